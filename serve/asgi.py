@@ -1,0 +1,86 @@
+"""ASGI applications as backends: `serve.ingress(app)` and the binding of its routes to an instance."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.routing import Route, WebSocketRoute
+
+from serve.definition import ASGI_APP
+
+C = TypeVar("C", bound=type)
+
+
+def ingress(app: Any) -> Callable[[C], C]:
+    """Let an ASGI application answer for a class; its route functions may be the class's methods.
+
+    Args:
+        app: a FastAPI or Starlette application, or any other ASGI application.
+
+    Raises:
+        ValueError: used on something that is no class.
+
+    Example:
+        >>> app = FastAPI()
+        >>> @serve.ingress(app)
+        ... class Greeter:
+        ...     @app.get("/hello/{name}")
+        ...     def hello(self, name: str) -> str:
+        ...         return f"hello {name}"
+        >>> serve.create_backend("greeter", Greeter)
+        >>> serve.create_endpoint("greet", backend="greeter", route="/greet")
+    """
+
+    def decorate(cls: C) -> C:
+        if not inspect.isclass(cls):
+            raise ValueError(
+                f"@serve.ingress must be used with a class. Got {type(cls).__name__}: {cls!r}. A bare "
+                "application needs no decorator: serve.create_backend(tag, app)."
+            )
+        setattr(cls, ASGI_APP, app)
+        return cls
+
+    return decorate
+
+
+def bind_routes(app: Any, instance: object) -> None:
+    """Make the routes of `app` that are methods of the instance's class call that instance."""
+    routes = getattr(getattr(app, "router", None), "routes", None)
+    if routes is None:
+        return
+    for index, route in enumerate(list(routes)):
+        name = _method_name(route, type(instance))
+        if name is not None:
+            routes[index] = _rebuild(route, getattr(instance, name))
+
+
+def _method_name(route: Any, cls: type) -> str | None:
+    endpoint = getattr(route, "endpoint", None)
+    qualname = getattr(endpoint, "__qualname__", "")
+    for base in cls.__mro__:
+        name = getattr(endpoint, "__name__", "")
+        if name in vars(base) and qualname == f"{base.__qualname__}.{name}":
+            return name
+    return None
+
+
+def _rebuild(route: Any, method: Callable[..., Any]) -> Any:
+    if type(route) is Route:
+        return Route(route.path, method, methods=list(route.methods or ()), name=route.name)
+    if type(route) is WebSocketRoute:
+        return WebSocketRoute(route.path, method, name=route.name)
+    return _rebuild_fastapi(route, method)
+
+
+def _rebuild_fastapi(route: Any, method: Callable[..., Any]) -> Any:
+    # FastAPI reads a route function's parameters when the route is made. Including the route into a new
+    # router makes it anew with all its other properties, and now without `self`.
+    from fastapi import APIRouter
+
+    route.endpoint = method
+    old, new = APIRouter(), APIRouter()
+    old.routes.append(route)
+    new.include_router(old)
+    return new.routes[0]

@@ -1,0 +1,198 @@
+"""The command `tagtrail`; `python -m serve` is the same thing.
+
+Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 3 (status) something is not at its goal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+EXIT_FAILED = 1
+EXIT_UNHEALTHY = 3
+
+_NO_RAY = (
+    "No Ray cluster found at '{address}'. Start one on this machine with 'ray start --head', or give the address "
+    "of a running one: 'tagtrail --address HOST:6379 ...'."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--address",
+    "-a",
+    default="auto",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Ray cluster: HOST:PORT, or 'auto' for the one on this machine.",
+)
+@click.version_option(package_name="tagtrail", prog_name="tagtrail")
+@click.pass_context
+def cli(context: click.Context, address: str) -> None:
+    """Serve Python functions and models on Ray, and find out what happened to each request.
+
+    \b
+    A first look, nothing else needed:
+        tagtrail demo
+    \b
+    A long-running instance:
+        ray start --head            start Ray on this machine
+        tagtrail start              start Serve on it, it stays
+        python deploy.py            your script: serve.create_backend(...), serve.create_endpoint(...)
+        tagtrail status             what runs, and where
+        tagtrail shutdown           end Serve; Ray stays
+    """
+    context.obj = address
+
+
+@cli.command()
+@click.option("--http-host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--http-port", default=8000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--http-location",
+    type=click.Choice(["HeadOnly", "EveryNode", "NoServer"]),
+    default="HeadOnly",
+    show_default=True,
+    help="Nodes with an HTTP server: the head, every one, or none.",
+)
+@click.pass_obj
+def start(address: str, http_host: str, http_port: int, http_location: str) -> None:
+    """Start a detached instance on a running Ray cluster. It stays until 'tagtrail shutdown'."""
+    import serve
+
+    _connect_ray(address)
+    options = {"host": http_host, "port": http_port, "location": http_location}
+    try:
+        serve.start(detached=True, http_options=options)
+    except (serve.RayServeException, ValueError, TimeoutError) as error:
+        _fail(str(error))
+    if http_location == "NoServer":
+        click.echo("Serve runs, without an HTTP server.")
+    else:
+        click.echo(f"Serve runs and listens on http://{http_host}:{http_port}")
+    click.echo("Next: run a script that calls serve.create_backend(), then 'tagtrail status'.")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.pass_obj
+def status(address: str, as_json: bool) -> None:
+    """Show endpoints, backends, replicas and HTTP servers of the detached instance.
+
+    Exit code 0: everything is at its goal; 3: something is not; 1: there is no instance.
+    """
+    from serve.status import describe
+
+    client = _connect_instance(address)
+    described = describe(client.status(), client.controller_name)
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+    else:
+        print_status(described)
+    if not described["healthy"]:
+        sys.exit(EXIT_UNHEALTHY)
+
+
+@cli.command()
+@click.pass_obj
+def shutdown(address: str) -> None:
+    """End the detached instance with all its replicas. The Ray cluster stays."""
+    client = _connect_instance(address)
+    client.shutdown()
+    click.echo("Serve is shut down.")
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Stay running afterwards, until Ctrl-C, to be looked at.")
+@click.option("--port", type=int, default=None, help="HTTP port. Default: a free one.")
+@click.option(
+    "--images", type=click.IntRange(1), default=None, help="How many images to send. Default: all."
+)
+def demo(keep: bool, port: int | None, images: int | None) -> None:
+    """Train two models, serve them 90/10 behind one endpoint, ask them, show who answered.
+
+    Starts a Ray of its own on this machine and ends it. Needs scikit-learn:
+    pip install 'tagtrail[demo]'
+    """
+    from serve.demo import DemoError, run_demo
+
+    try:
+        run_demo(keep=keep, port=port, images=images)
+    except DemoError as error:
+        _fail(str(error))
+
+
+def print_status(described: dict[str, Any]) -> None:
+    """Print a described status as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    addresses = [i["address"] or f"not listening: {i['error']}" for i in described["ingresses"]]
+    console.print(f"HTTP: {', '.join(addresses) or 'no server'}", highlight=False)
+    endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
+    for endpoint in described["endpoints"]:
+        endpoints.add_row(
+            endpoint["name"],
+            endpoint["route"] or "(handles only)",
+            ", ".join(endpoint["methods"]) or "all",
+            _shares(endpoint["traffic"]),
+            _shares(endpoint["shadows"]),
+        )
+    console.print(endpoints)
+    backends = Table("Backend", "Replica", "Phase", "Restarts", "HTTP", title="Backends")
+    for backend in described["backends"]:
+        label = f"{backend['tag']} ({backend['running']} of {backend['goal']} running)"
+        for replica in backend["replicas"] or [{}]:
+            colour = "green" if replica.get("phase") == "RUNNING" else "yellow"
+            backends.add_row(
+                label,
+                replica.get("tag", ""),
+                f"[{colour}]{replica.get('phase', 'NONE')}[/]",
+                str(replica.get("restarts", "")),
+                replica.get("http") or "",
+            )
+            label = ""
+    console.print(backends)
+    for backend in described["backends"]:
+        if backend["last_error"]:
+            console.print(f"[red]{backend['tag']}[/]: {backend['last_error']}", highlight=False)
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{tag} {share:.4g}" for tag, share in shares.items())
+
+
+def _connect_ray(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        _fail(f"{_NO_RAY.format(address=address)} ({error})")
+
+
+def _connect_instance(address: str) -> Any:
+    import serve
+
+    _connect_ray(address)
+    try:
+        return serve.connect()
+    except serve.RayServeException:
+        _fail(
+            "No detached instance runs on this Ray cluster. Start one with 'tagtrail start', or in Python with "
+            "serve.start(detached=True)."
+        )
+
+
+def _fail(message: str) -> Any:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry of the installed command."""
+    cli(prog_name="tagtrail")

@@ -1,0 +1,181 @@
+"""The options people set: frozen in meaning, checked where they are made, documented under each field.
+
+Field names, defaults and their meaning follow Ray Serve 1.3.0; the ones it did not have say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from typing_extensions import Self
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+
+BLOCKING_QUERIES = 8
+ASYNC_QUERIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a backend's definition is, found out once when the backend is made.
+
+    Attributes:
+        name: the function's, class's or application's name.
+        is_function: not a class.
+        is_blocking: neither `async def` nor an ASGI application; runs in a thread.
+        accepts_batches: marked with `accept_batch`; gets and returns lists.
+        is_asgi: speaks ASGI by itself.
+    """
+
+    name: str
+    is_function: bool = True
+    is_blocking: bool = True
+    accepts_batches: bool = False
+    is_asgi: bool = False
+
+
+class BackendConfig(BaseModel):
+    """How a backend runs."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    num_replicas: PositiveInt = 1
+    """Number of replica processes."""
+
+    max_batch_size: PositiveInt | None = None
+    """Largest batch for callables marked with `serve.accept_batch`. None: one request at a time."""
+
+    batch_wait_timeout: NonNegativeFloat = 0
+    """How long to wait for a batch to fill, seconds. 0: take what is there."""
+
+    max_concurrent_queries: PositiveInt | None = None
+    """Most requests in flight at a replica. None: 100 for `async` callables and ASGI applications, twice
+    `max_batch_size` where that is set, else 8."""
+
+    user_config: Any = None
+    """Handed to the class's `reconfigure`, at the start and at each change, without a restart."""
+
+    experimental_graceful_shutdown_wait_loop_s: NonNegativeFloat = 2.0
+    """How long a replica that is to stop waits for late calls, and how often it looks, seconds."""
+
+    experimental_graceful_shutdown_timeout_s: NonNegativeFloat = 20.0
+    """After this a replica that is to stop is killed with what it still does, seconds."""
+
+    max_queued_queries: PositiveInt = 1000
+    """Most requests that wait for a free replica, at each ingress and each handle. Not in Ray Serve 1.3.0."""
+
+    queue_timeout_s: float = Field(default=60.0, gt=0)
+    """Longest wait for a free replica, seconds; then 503 or QueueTimeoutError. Not in Ray Serve 1.3.0."""
+
+    handler_threads: PositiveInt = 1
+    """Threads for a blocking callable: requests that a replica works on at once. Not in Ray Serve 1.3.0."""
+
+    placement_timeout_s: float = Field(default=60.0, gt=0)
+    """Longest wait for the resources of a replica before create or update gives up, seconds.
+    Not in Ray Serve 1.3.0, which waited for ever."""
+
+    startup_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest time for a constructor before create or update gives up, seconds. Not in Ray Serve 1.3.0."""
+
+    @model_validator(mode="after")
+    def _fill_concurrency(self) -> Self:
+        if self.max_concurrent_queries is None:
+            self.model_fields_set.discard("max_concurrent_queries")  # None asks for the default
+            self._set_default_concurrency(is_blocking=True)
+        return self
+
+    def resolve(self, traits: Traits) -> BackendConfig:
+        """This configuration with the defaults that depend on what the backend is."""
+        config = self.model_copy()
+        if "max_concurrent_queries" not in config.model_fields_set:
+            config._set_default_concurrency(traits.is_blocking)
+        return config
+
+    def merge(self, change: BackendConfig) -> BackendConfig:
+        """This configuration with the fields that were set in `change`."""
+        return BackendConfig(**(_set_fields(self) | _set_fields(change)))
+
+    def _set_default_concurrency(self, is_blocking: bool) -> None:
+        # Written past pydantic: a default that was worked out must not count as set by the user.
+        batch = self.max_batch_size
+        if batch is not None and (is_blocking or self.batch_wait_timeout > 0):
+            default = 2 * batch
+        else:
+            default = BLOCKING_QUERIES if is_blocking else ASYNC_QUERIES
+        self.__dict__["max_concurrent_queries"] = default
+
+
+def _set_fields(config: BackendConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.model_fields_set}
+
+
+class DeploymentMode(str, Enum):
+    """Which nodes run an HTTP server."""
+
+    NoServer = "NoServer"
+    HeadOnly = "HeadOnly"
+    EveryNode = "EveryNode"
+
+
+class HTTPOptions(BaseModel):
+    """How the HTTP side runs."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    host: str | None = DEFAULT_HOST
+    """Address to listen on; `0.0.0.0` for all. None: no HTTP server."""
+
+    port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    """Port to listen on."""
+
+    middlewares: list[Any] = []
+    """`starlette.middleware.Middleware` objects, run in the replica around each HTTP request."""
+
+    location: DeploymentMode | None = DeploymentMode.HeadOnly
+    """HeadOnly: one server, on the node that started Serve. EveryNode: one on each. NoServer or None: none."""
+
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest silence of a replica before its client gets 504, seconds. Not in Ray Serve 1.3.0."""
+
+    @model_validator(mode="after")
+    def _fill_location(self) -> Self:
+        if self.host is None or self.location is None:
+            self.__dict__["location"] = DeploymentMode.NoServer
+        return self
+
+
+def parse_config(config: BackendConfig | dict[str, Any] | None, name: str) -> BackendConfig:
+    """A BackendConfig from what the user gave.
+
+    Raises:
+        TypeError: it is neither a BackendConfig nor a dictionary.
+        ValueError: pydantic's ValidationError, for an unknown key or a bad value.
+    """
+    if config is None:
+        return BackendConfig()
+    if isinstance(config, BackendConfig):
+        return config
+    if isinstance(config, dict):
+        return BackendConfig(**config)
+    raise TypeError(
+        f"{name} must be a BackendConfig or dictionary. Got {type(config).__name__}: {config!r}. "
+        f"Example: {name}={{'num_replicas': 2}}."
+    )
+
+
+def parse_http_options(options: HTTPOptions | dict[str, Any] | None) -> HTTPOptions:
+    """HTTPOptions from what the user gave. Raises as `parse_config` does."""
+    if options is None:
+        return HTTPOptions()
+    if isinstance(options, HTTPOptions):
+        return options
+    if isinstance(options, dict):
+        return HTTPOptions(**options)
+    raise TypeError(
+        f"http_options must be HTTPOptions or a dictionary. Got {type(options).__name__}. "
+        "Example: http_options={'host': '0.0.0.0', 'port': 8000}."
+    )

@@ -1,0 +1,322 @@
+"""The controller's Ray actor: holds the goal, answers the API, and runs the control loop.
+
+A call that changes the goal writes it to the checkpoint before anything else happens; a controller that
+died comes back with it and adopts what still runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import ray
+
+from serve.config import BackendConfig, DeploymentMode
+from serve.controller import goal as goals
+from serve.controller.broadcast import Broadcast, Stamp, Update
+from serve.controller.checkpoint import Checkpoint
+from serve.controller.executor import Executor
+from serve.controller.goal import BackendGoal, EndpointGoal, Goal
+from serve.controller.observed import Failure, Observed, Phase
+from serve.controller.publish import INGRESS_KEY, publish
+from serve.controller.reconcile import reconcile, replicas_of
+from serve.controller.world import World
+from serve.errors import BackendStartError, RayServeException
+
+logger = logging.getLogger("ray.serve")
+
+LOOP_PERIOD_S = 1.0
+ADOPTION_S = 10.0
+ROUTE_TIMEOUT_S = 60.0
+INGRESS_TIMEOUT_S = 60.0
+UNDO_S = 5.0
+STOP_MARGIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `tagtrail status` shows. Goal and world at one moment."""
+
+    goal: Goal
+    observed: Observed
+    pid: int
+
+
+class Controller:
+    """The controller of one instance.
+
+    Args:
+        name: its actor name.
+        initial: the goal of a new instance; a checkpoint that exists goes before it.
+    """
+
+    async def __init__(self, name: str, initial: Goal) -> None:  # type: ignore[misc] # Ray awaits it
+        self._checkpoint = Checkpoint(name)
+        stored = self._checkpoint.read()
+        self._goal = initial if stored is None else stored
+        if stored is None:
+            self._checkpoint.write(initial)
+        self._world = World()
+        self._broadcast = Broadcast()
+        self._executor = Executor(
+            name,
+            self._world,
+            lambda: self._goal,
+            self._until_ingresses_applied,
+            lambda node_id: self._broadcast.forget(_listener(node_id)),
+        )
+        for backend in self._goal.backends.values():
+            self._executor.remember_config(backend.tag, backend.config)
+        self._is_ready = asyncio.Event()
+        self._is_stopping = False
+        self._loop_task = asyncio.get_running_loop().create_task(self._run())
+
+    # What ingresses, handles and replicas call.
+
+    async def listen(self, listener: str, applied: dict[str, Stamp], timeout_s: float) -> Update:
+        """Long poll; see Broadcast.listen."""
+        await self._is_ready.wait()
+        return await self._broadcast.listen(listener, applied, timeout_s)
+
+    async def replica_placed(self, replica_tag: str) -> None:
+        """A replica has its process and begins with its constructor."""
+        view = self._world.replica(replica_tag)
+        if view is not None and not view.is_placed:
+            # The constructor's time counts from here.
+            self._world.change_replica(replica_tag, is_placed=True, since=time.monotonic())
+
+    async def secret(self) -> bytes:
+        """The secret that opens the replicas' sockets; only Ray's own users can ask."""
+        return self._goal.secret
+
+    # What the API calls. Each is idempotent: Ray sends it again when the controller died meanwhile.
+
+    async def wait_ingresses(self) -> list[str]:
+        """Where the ingresses listen, once they do. ValueError when one can't."""
+        deadline = time.monotonic() + INGRESS_TIMEOUT_S
+        while True:
+            observed = self._world.observed
+            for ingress in observed.ingresses.values():
+                if ingress.error:
+                    raise ValueError(ingress.error)
+            ready = [view.address for view in observed.ingresses.values() if view.address]
+            if self._is_ready.is_set() and len(ready) == self._wanted_ingresses(observed):
+                return ready
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"HTTP proxies not available after {INGRESS_TIMEOUT_S:g} s: {len(ready)} of "
+                    f"{self._wanted_ingresses(observed)} listen. The controller's log says why."
+                )
+            await self._world.changed(1.0)
+
+    async def create_backend(self, backend: BackendGoal) -> None:
+        """Register a backend; returns once all its replicas run, or undoes it and raises."""
+        await self._is_ready.wait()
+        started = time.monotonic()
+        goals.check_config(backend.tag, backend.config, backend.traits)
+        self._commit(goals.create_backend(self._goal, backend))
+        try:
+            await self._until_settled(backend.tag, started)
+        except (BackendStartError, asyncio.CancelledError):
+            current = self._goal.backends.get(backend.tag)
+            if current is not None and current.change_id == backend.change_id:
+                self._commit(goals.delete_backend(self._goal, backend.tag))
+                await self._until_gone(backend.tag, UNDO_S)
+            raise
+
+    async def update_backend_config(self, tag: str, change: BackendConfig) -> None:
+        """Change a backend's configuration; returns once it holds, or undoes it and raises."""
+        await self._is_ready.wait()
+        started = time.monotonic()
+        before = self._goal
+        self._commit(goals.update_backend(self._goal, tag, change))
+        version = self._goal.backends[tag].version
+        try:
+            await self._until_settled(tag, started)
+        except BackendStartError:
+            current = self._goal.backends.get(tag)
+            if current is not None and current.version == version:
+                undone = replace(before.backends[tag], version=version + 1)
+                self._commit(
+                    replace(self._goal, backends={**self._goal.backends, tag: undone})
+                )
+            raise
+
+    async def delete_backend(self, tag: str, force: bool) -> None:
+        """Remove a backend; returns once its replicas are gone."""
+        await self._is_ready.wait()
+        backend = self._goal.backends.get(tag)
+        config = backend.config if backend is not None else BackendConfig()
+        next_goal = goals.delete_backend(self._goal, tag)
+        if force:
+            config = config.merge(BackendConfig(experimental_graceful_shutdown_timeout_s=0))
+        self._executor.remember_config(tag, config)
+        self._commit(next_goal)
+        grace_s = config.experimental_graceful_shutdown_timeout_s
+        await self._until_gone(tag, grace_s + STOP_MARGIN_S)
+
+    async def create_endpoint(self, endpoint: EndpointGoal) -> None:
+        """Register an endpoint; returns once every ingress serves it."""
+        await self._is_ready.wait()
+        next_goal = goals.create_endpoint(self._goal, endpoint)
+        logger.info(
+            "Registering route '%s' to endpoint '%s' with methods '%s'.",
+            endpoint.route,
+            endpoint.name,
+            list(endpoint.methods),
+        )
+        await self._commit_routes(next_goal)
+
+    async def delete_endpoint(self, name: str) -> None:
+        """Remove an endpoint; returns once no ingress serves it."""
+        await self._is_ready.wait()
+        if name in self._goal.endpoints:
+            logger.info("Deleting endpoint '%s'", name)
+        await self._commit_routes(goals.delete_endpoint(self._goal, name))
+
+    async def set_traffic(self, name: str, weights: dict[str, float]) -> None:
+        """Replace an endpoint's policy; returns once every ingress follows it."""
+        await self._is_ready.wait()
+        next_goal = goals.set_traffic(self._goal, name, weights)
+        logger.info("Setting traffic for endpoint '%s' to '%s'.", name, weights)
+        await self._commit_routes(next_goal)
+
+    async def shadow_traffic(self, name: str, tag: str, proportion: float) -> None:
+        """Copy a share of an endpoint's requests to a backend, once every ingress does."""
+        await self._is_ready.wait()
+        next_goal = goals.shadow_traffic(self._goal, name, tag, proportion)
+        logger.info(
+            "Shadowing '%s' of traffic to endpoint '%s' to backend '%s'.", proportion, name, tag
+        )
+        await self._commit_routes(next_goal)
+
+    async def status(self) -> Status:
+        """The goal and the world as they are now."""
+        return Status(self._goal, self._world.observed, os.getpid())
+
+    async def shutdown(self) -> None:
+        """End every replica and ingress and forget the goal. Who asked then ends this actor."""
+        self._is_stopping = True
+        self._checkpoint.delete()
+        await self._executor.stop_everything()
+        self._loop_task.cancel()
+
+    # The control loop.
+
+    async def _run(self) -> None:
+        await self._refresh_nodes()
+        await self._adopt()
+        self._is_ready.set()
+        while True:
+            try:
+                self._step()
+            except Exception:  # noqa: BLE001 - the loop must outlive any one step
+                logger.exception("A step of the control loop failed; the next one is in %s s", LOOP_PERIOD_S)
+            await self._world.changed(LOOP_PERIOD_S)
+            await self._refresh_nodes()
+
+    def _step(self) -> None:
+        if self._is_stopping:
+            return
+        for action in reconcile(self._goal, self._world.observed, time.monotonic()):
+            self._executor.perform(action)
+        self._publish()
+
+    async def _adopt(self) -> None:
+        """Take over what runs, and publish nothing before it is known: handles keep what they have."""
+        tags = self._executor.adopt()
+        deadline = time.monotonic() + ADOPTION_S
+        while time.monotonic() < deadline:
+            views = [self._world.replica(tag) for tag in tags]
+            if not any(view is not None and view.phase is Phase.STARTING for view in views):
+                return
+            await self._world.changed(0.5)
+
+    async def _refresh_nodes(self) -> None:
+        nodes = await asyncio.to_thread(ray.nodes)
+        self._world.set_nodes(tuple(sorted(node["NodeID"] for node in nodes if node["Alive"])))
+
+    def _commit(self, next_goal: Goal) -> None:
+        if next_goal is self._goal:
+            return
+        self._checkpoint.write(next_goal)
+        self._goal = next_goal
+        for backend in next_goal.backends.values():
+            self._executor.remember_config(backend.tag, backend.config)
+        self._publish()
+        self._world.wake()
+
+    async def _commit_routes(self, next_goal: Goal) -> None:
+        self._commit(next_goal)
+        if not await self._until_ingresses_applied(ROUTE_TIMEOUT_S):
+            raise TimeoutError(
+                f"The change is registered, but not every ingress has taken it within "
+                f"{ROUTE_TIMEOUT_S:g} s. 'tagtrail status' shows the ingresses."
+            )
+
+    def _publish(self) -> None:
+        self._broadcast.publish(publish(self._goal, self._world.observed))
+
+    async def _until_ingresses_applied(self, timeout_s: float) -> bool:
+        self._publish()
+
+        def listeners() -> set[str]:
+            views = self._world.observed.ingresses.values()
+            return {_listener(view.node_id) for view in views if view.address}
+
+        return await self._broadcast.until_applied(listeners, INGRESS_KEY, timeout_s)
+
+    async def _until_settled(self, tag: str, started: float) -> None:
+        """Wait until a backend is as its goal says. BackendStartError when it can't be."""
+        while True:
+            backend = self._goal.backends.get(tag)
+            if backend is None:
+                raise RayServeException(f"Backend '{tag}' was deleted while it was being changed.")
+            failure = self._world.observed.failures.get(tag)
+            if failure is not None and failure.at >= started:
+                raise _start_error(tag, failure)
+            if _is_settled(backend, self._world.observed):
+                return
+            await self._world.changed(LOOP_PERIOD_S)
+
+    async def _until_gone(self, tag: str, timeout_s: float) -> None:
+        await self._until(lambda: not _replicas_left(self._world.observed, tag), timeout_s)
+
+    async def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not holds() and time.monotonic() < deadline:
+            await self._world.changed(LOOP_PERIOD_S)
+
+    def _wanted_ingresses(self, observed: Observed) -> int:
+        location = self._goal.http.location
+        if location is DeploymentMode.NoServer:
+            return 0
+        return 1 if location is DeploymentMode.HeadOnly else len(observed.node_ids)
+
+
+def _listener(node_id: str) -> str:
+    """Name under which an ingress listens."""
+    return f"ingress/{node_id}"
+
+
+def _is_settled(backend: BackendGoal, observed: Observed) -> bool:
+    live = replicas_of(observed, backend.tag)
+    return (
+        len(live) == backend.config.num_replicas
+        and len(live) == _replicas_left(observed, backend.tag)
+        and all(r.phase is Phase.RUNNING and r.config_version == backend.version for r in live)
+    )
+
+
+def _replicas_left(observed: Observed, tag: str) -> int:
+    return sum(view.backend_tag == tag for view in observed.replicas.values())
+
+
+def _start_error(tag: str, failure: Failure) -> BackendStartError:
+    return BackendStartError(
+        f"Backend '{tag}' could not be brought up, and the change was taken back. {failure.message}"
+    )

@@ -1,0 +1,41 @@
+"""The goal in Ray's internal KV: written before a call that changed it returns, read by a new controller."""
+
+from __future__ import annotations
+
+from ray import cloudpickle
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_put,
+)
+
+from serve.controller.goal import Goal
+from serve.ids import NAMESPACE
+
+_KV_NAMESPACE = NAMESPACE.encode()
+
+
+class Checkpoint:
+    """One instance's checkpoint, under its controller's name."""
+
+    def __init__(self, controller_name: str) -> None:
+        self._key = f"goal:{controller_name}".encode()
+
+    def write(self, goal: Goal) -> None:
+        """Replace the stored goal."""
+        _internal_kv_put(
+            self._key, cloudpickle.dumps(goal), overwrite=True, namespace=_KV_NAMESPACE
+        )
+
+    def read(self) -> Goal | None:
+        """The stored goal, or None."""
+        stored = _internal_kv_get(self._key, namespace=_KV_NAMESPACE)
+        if stored is None:
+            return None
+        goal = cloudpickle.loads(stored)
+        assert isinstance(goal, Goal)
+        return goal
+
+    def delete(self) -> None:
+        """Forget the stored goal."""
+        _internal_kv_del(self._key, namespace=_KV_NAMESPACE)

@@ -1,0 +1,340 @@
+"""The hands of the controller: performs actions with Ray and reports what it sees to the World.
+
+Each replica and each ingress has one task that tends it: it waits until the actor is ready, then for its
+process to end, then for Ray to have started it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from serve.config import BackendConfig
+from serve.controller.goal import BackendGoal, Goal
+from serve.controller.observed import IngressView, Phase
+from serve.controller.reconcile import (
+    Action,
+    FailReplica,
+    ReconfigureReplica,
+    StartIngress,
+    StartReplica,
+    StopIngress,
+    StopReplica,
+)
+from serve.controller.world import World
+from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_actor_name
+from serve.ingress.actor import IngressActor
+from serve.replica.actor import Failed, Ready, ReplicaActor
+from serve.replica.callable import describe_failure
+from serve.replica.replica import ReplicaSpec
+
+logger = logging.getLogger("ray.serve")
+
+ACTOR_CONCURRENCY = 100_000
+"""Ray's own limit is out of the way: the replica's gate holds the limit the user set."""
+
+INGRESS_ACK_S = 5.0
+STOP_S = 10.0
+
+_FOREVER = {"lifetime": "detached", "max_restarts": -1, "max_task_retries": -1}
+
+
+class Executor:
+    """Performs actions.
+
+    Args:
+        controller_name: names of actors begin with it.
+        world: where what is seen goes.
+        goal: gives the present goal.
+        until_ingresses_applied: waits until every ingress has applied what was published last.
+        on_ingress_gone: called with a node id when its ingress is gone.
+    """
+
+    def __init__(
+        self,
+        controller_name: str,
+        world: World,
+        goal: Callable[[], Goal],
+        until_ingresses_applied: Callable[[float], Coroutine[Any, Any, bool]],
+        on_ingress_gone: Callable[[str], None],
+    ) -> None:
+        self._controller_name = controller_name
+        self._world = world
+        self._goal = goal
+        self._until_ingresses_applied = until_ingresses_applied
+        self._on_ingress_gone = on_ingress_gone
+        self._actors: dict[str, ActorHandle] = {}
+        self._configs: dict[str, BackendConfig] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tending: dict[str, asyncio.Task[None]] = {}
+
+    def perform(self, action: Action) -> None:
+        """Begin one action; what comes of it is seen in the World."""
+        if isinstance(action, StartReplica):
+            self._start_replica(self._goal().backends[action.backend_tag])
+        elif isinstance(action, StopReplica):
+            self._world.change_replica(action.replica_tag, phase=Phase.STOPPING)
+            self._spawn(self._stop_replica(action.replica_tag))
+        elif isinstance(action, ReconfigureReplica):
+            self._world.change_replica(action.replica_tag, is_reconfiguring=True)
+            self._spawn(self._reconfigure(action.replica_tag))
+        elif isinstance(action, FailReplica):
+            self._fail_replica(action.replica_tag, action.message)
+        elif isinstance(action, StartIngress):
+            self._start_ingress(action.node_id)
+        elif isinstance(action, StopIngress):
+            self._spawn(self.stop_ingress(action.node_id))
+
+    def remember_config(self, backend_tag: str, config: BackendConfig) -> None:
+        """How replicas of this backend are to be stopped, also after the backend left the goal."""
+        self._configs[backend_tag] = config
+
+    def adopt(self) -> list[str]:
+        """Take over the actors that run already; the tags of the replicas among them."""
+        prefix = f"{self._controller_name}:"
+        tags: list[str] = []
+        for entry in ray.util.list_named_actors(all_namespaces=True):
+            name = entry["name"]
+            if entry["namespace"] != NAMESPACE or not name.startswith(prefix):
+                continue
+            rest = name[len(prefix) :]
+            try:
+                actor = ray.get_actor(name, namespace=NAMESPACE)
+            except ValueError:
+                continue  # it ended since it was listed
+            if rest.startswith("SERVE_PROXY_ACTOR-"):
+                node_id = rest.removeprefix("SERVE_PROXY_ACTOR-")
+                self._adopt_ingress(node_id, actor)
+            else:
+                self._adopt_replica(rest, actor)
+                tags.append(rest)
+        return tags
+
+    async def stop_ingress(self, node_id: str) -> None:
+        """Let an ingress end its HAProxy, then end it."""
+        name = ingress_actor_name(self._controller_name, node_id)
+        self._stop_tending(name)
+        actor = self._actors.pop(name, None)
+        if actor is not None:
+            await _quietly(actor.stop.remote(), STOP_S)
+            ray.kill(actor, no_restart=True)
+        self._world.drop_ingress(node_id)
+        self._on_ingress_gone(node_id)
+
+    async def stop_everything(self) -> None:
+        """End all replicas and ingresses, without waiting for calls to finish."""
+        ingresses = [self.stop_ingress(node_id) for node_id in self._world.observed.ingresses]
+        await asyncio.gather(*ingresses)
+        await asyncio.gather(*(self._end(tag) for tag in self._world.observed.replicas))
+
+    def _start_replica(self, backend: BackendGoal) -> None:
+        tag = make_replica_tag(backend.tag)
+        goal = self._goal()
+        spec = ReplicaSpec(
+            self._controller_name,
+            tag,
+            backend.tag,
+            backend.definition,
+            backend.traits,
+            backend.config,
+            backend.version,
+            goal.http.middlewares,
+            goal.secret,
+        )
+        self._world.add_replica(tag, backend.tag)
+        name = replica_actor_name(self._controller_name, tag)
+        # The class's name is what the dashboard and `ray list actors` show.
+        cls = type(f"RayServeReplica_{backend.traits.name}", (ReplicaActor,), {})
+        actor = (
+            ray.remote(cls)
+            .options(
+                name=name,
+                namespace=NAMESPACE,
+                max_concurrency=ACTOR_CONCURRENCY,
+                **_FOREVER,
+                **backend.actor_options,
+            )
+            .remote(spec)
+        )
+        self._actors[tag] = actor
+        self._tend(tag, self._tend_replica(tag, actor))
+
+    def _adopt_replica(self, tag: str, actor: ActorHandle) -> None:
+        self._world.add_replica(tag, tag.rpartition("#")[0])
+        self._actors[tag] = actor
+        self._tend(tag, self._tend_replica(tag, actor))
+
+    async def _tend_replica(self, tag: str, actor: ActorHandle) -> None:
+        restarts = 0
+        while True:
+            try:
+                ready: Ready | Failed = await actor.ready.remote()
+                if isinstance(ready, Failed):
+                    message = f"Replica '{tag}' failed to start:\n{ready.message}"
+                    self._fail_replica(tag, message)
+                    return
+                await self._catch_up(tag, actor, ready)
+            except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
+                self._fail_replica(tag, _explain(tag, error))
+                return
+            self._world.change_replica(
+                tag,
+                phase=Phase.RUNNING,
+                is_placed=True,
+                address=ready.address,
+                restarts=restarts,
+            )
+            try:
+                await actor.watch.options(max_task_retries=0).remote()
+            except RayActorError:
+                restarts += 1
+                logger.warning("Replica '%s' died; Ray starts it anew.", tag)
+                self._world.change_replica(tag, phase=Phase.RESTARTING)
+
+    async def _catch_up(self, tag: str, actor: ActorHandle, ready: Ready) -> None:
+        """A restarted process has the configuration it was first made with: give it today's."""
+        version = ready.config_version
+        view = self._world.replica(tag)
+        backend = self._goal().backends.get(view.backend_tag) if view is not None else None
+        if backend is not None and version != backend.version:
+            await actor.reconfigure.remote(backend.config, backend.version)
+            version = backend.version
+        self._world.change_replica(tag, config_version=version)
+
+    async def _reconfigure(self, tag: str) -> None:
+        view = self._world.replica(tag)
+        backend = self._goal().backends.get(view.backend_tag) if view is not None else None
+        if backend is None:
+            return
+        try:
+            await self._actors[tag].reconfigure.remote(backend.config, backend.version)
+            self._world.change_replica(
+                tag, is_reconfiguring=False, config_version=backend.version
+            )
+        except RayActorError:
+            self._world.change_replica(tag, is_reconfiguring=False)  # _tend_replica sees to it
+        except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
+            self._world.note_failure(backend.tag, _explain(tag, error, "reconfigure"))
+            await asyncio.sleep(1)  # a configuration that is not taken back is tried again
+            self._world.change_replica(tag, is_reconfiguring=False)
+
+    async def _stop_replica(self, tag: str) -> None:
+        self._stop_tending(tag)
+        view = self._world.replica(tag)
+        config = self._configs.get(view.backend_tag) if view is not None else None
+        config = config or BackendConfig()
+        if view is not None and view.address is not None and tag in self._actors:
+            await self._until_ingresses_applied(INGRESS_ACK_S)
+            timeout_s = config.experimental_graceful_shutdown_timeout_s
+            wait_s = config.experimental_graceful_shutdown_wait_loop_s
+            await _quietly(self._actors[tag].drain.remote(wait_s, timeout_s), timeout_s + 1)
+        await self._end(tag)
+
+    async def _end(self, tag: str) -> None:
+        self._stop_tending(tag)
+        actor = self._actors.pop(tag, None)
+        if actor is not None:
+            view = self._world.replica(tag)
+            if view is not None and view.address is not None:
+                await _quietly(actor.stop.remote(), STOP_S)
+            ray.kill(actor, no_restart=True)
+        self._world.drop_replica(tag)
+
+    def _fail_replica(self, tag: str, message: str) -> None:
+        view = self._world.replica(tag)
+        if view is None or view.phase is Phase.STOPPING:
+            return
+        logger.error("%s ('tagtrail status' shows all of it.)", message.partition("\n")[0])
+        self._world.note_failure(view.backend_tag, message)
+        self._world.change_replica(tag, phase=Phase.STOPPING, address=None)
+        self._spawn(self._end(tag))
+
+    def _start_ingress(self, node_id: str) -> None:
+        goal = self._goal()
+        name = ingress_actor_name(self._controller_name, node_id)
+        self._world.set_ingress(IngressView(node_id))
+        actor = (
+            ray.remote(IngressActor)
+            .options(
+                name=name,
+                namespace=NAMESPACE,
+                num_cpus=0,
+                max_concurrency=1000,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+                **_FOREVER,
+            )
+            .remote(self._controller_name, node_id, goal.http)
+        )
+        self._adopt_ingress(node_id, actor)
+
+    def _adopt_ingress(self, node_id: str, actor: ActorHandle) -> None:
+        name = ingress_actor_name(self._controller_name, node_id)
+        self._world.set_ingress(IngressView(node_id))
+        self._actors[name] = actor
+        self._tend(name, self._tend_ingress(node_id, actor))
+
+    async def _tend_ingress(self, node_id: str, actor: ActorHandle) -> None:
+        while True:
+            try:
+                address = await actor.ready.remote()
+            except Exception as error:  # noqa: BLE001 - seen by who waits for the ingress
+                cause = error.cause if isinstance(error, RayTaskError) else error
+                self._world.set_ingress(IngressView(node_id, error=str(cause)))
+                logger.error("Ingress on node '%s': %s", node_id, cause)
+                await asyncio.sleep(1)
+                if isinstance(error, RayActorError):
+                    self._on_ingress_gone(node_id)
+                    self._world.drop_ingress(node_id)
+                    return
+                continue
+            self._world.set_ingress(IngressView(node_id, address))
+            try:
+                await actor.watch.options(max_task_retries=0).remote()
+            except RayActorError:
+                logger.warning("The ingress on node '%s' died; Ray starts it anew.", node_id)
+                self._world.set_ingress(IngressView(node_id))
+
+    def _tend(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tending[name] = self._spawn(work)
+
+    def _stop_tending(self, name: str) -> None:
+        task = self._tending.pop(name, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+        return task
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("A task of the controller failed", exc_info=error)
+
+
+async def _quietly(reference: Any, timeout_s: float) -> None:
+    """Wait for a call whose failure changes nothing: the actor is ended next."""
+    try:
+        await asyncio.wait_for(_result(reference), timeout_s)
+    except (RayError, asyncio.TimeoutError):
+        pass
+
+
+async def _result(reference: Any) -> Any:
+    return await reference
+
+
+def _explain(replica_tag: str, error: BaseException, step: str = "start") -> str:
+    """What the user is told of a replica that failed, with the user's own traceback."""
+    is_remote = isinstance(error, RayError)  # carries the replica's traceback in its text
+    text = str(error) if is_remote else describe_failure(error)
+    return f"Replica '{replica_tag}' failed to {step}:\n{text}"

@@ -1,0 +1,213 @@
+"""What the user asked for, and how each call changes it. Pure: a change takes a goal and gives the next one, or raises.
+
+Every check that needs to know the instance's state is here, so that a wrong call changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from serve.config import BackendConfig, HTTPOptions, Traits
+from serve.traffic import TrafficPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class BackendGoal:
+    """One backend as it should be.
+
+    Attributes:
+        tag: its name.
+        definition: the callable and its constructor's arguments, pickled with cloudpickle.
+        traits: what kind of callable it is.
+        actor_options: Ray options of a replica's actor (`num_cpus`, `resources`, `runtime_env`...).
+        config: its configuration, defaults filled in.
+        version: raised at each change of the configuration.
+        change_id: the call that made it; the same call sent again is not an error.
+    """
+
+    tag: str
+    definition: bytes = field(repr=False)
+    traits: Traits
+    actor_options: dict[str, Any]
+    config: BackendConfig
+    version: int = 1
+    change_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointGoal:
+    """One endpoint as it should be. `methods` empty: all; `is_mount`: everything below the route too."""
+
+    name: str
+    route: str | None
+    methods: tuple[str, ...]
+    is_mount: bool
+    policy: TrafficPolicy
+    change_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The whole goal of an instance. Dictionaries keep the order of creation and are never changed in place."""
+
+    http: HTTPOptions
+    head_node_id: str
+    secret: bytes = field(repr=False)
+    is_detached: bool = False
+    backends: dict[str, BackendGoal] = field(default_factory=dict)
+    endpoints: dict[str, EndpointGoal] = field(default_factory=dict)
+
+
+def create_backend(goal: Goal, backend: BackendGoal) -> Goal:
+    """The goal with a new backend. ValueError when the tag is taken."""
+    existing = goal.backends.get(backend.tag)
+    if existing is not None:
+        if existing.change_id == backend.change_id:
+            return goal
+        raise ValueError(
+            f"Cannot create backend. Backend '{backend.tag}' is already registered. Choose another tag, "
+            f"change it with serve.update_backend_config('{backend.tag}', ...) or remove it first with "
+            f"serve.delete_backend('{backend.tag}')."
+        )
+    return replace(goal, backends={**goal.backends, backend.tag: backend})
+
+
+def update_backend(goal: Goal, tag: str, change: BackendConfig) -> Goal:
+    """The goal with the fields set in `change` applied. ValueError for an unknown backend or a bad mix."""
+    backend = _backend(goal, tag)
+    config = backend.config.merge(change).resolve(backend.traits)
+    check_config(tag, config, backend.traits)
+    updated = replace(backend, config=config, version=backend.version + 1)
+    return replace(goal, backends={**goal.backends, tag: updated})
+
+
+def delete_backend(goal: Goal, tag: str) -> Goal:
+    """The goal without the backend; an unknown tag changes nothing. ValueError while an endpoint uses it."""
+    for endpoint in goal.endpoints.values():
+        if tag in endpoint.policy.backend_tags:
+            raise ValueError(
+                f"Backend '{tag}' is used by endpoint '{endpoint.name}' and cannot be deleted. Please remove "
+                "the backend from all endpoints and try again. (serve.set_traffic replaces an endpoint's "
+                "backends, serve.shadow_traffic with proportion 0 ends a shadow.)"
+            )
+    return replace(goal, backends={k: v for k, v in goal.backends.items() if k != tag})
+
+
+def create_endpoint(goal: Goal, endpoint: EndpointGoal) -> Goal:
+    """The goal with a new endpoint. ValueError: unknown backend, name or route taken."""
+    _check_backends(goal, endpoint.policy.backend_tags)
+    existing = goal.endpoints.get(endpoint.name)
+    if existing is not None:
+        if existing.change_id == endpoint.change_id:
+            return goal
+        _refuse_same_name(existing, endpoint)
+    for other in goal.endpoints.values():
+        if endpoint.route is not None and other.route == endpoint.route:
+            raise ValueError(
+                f"Cannot create endpoint. Route '{endpoint.route}' is already registered. It belongs to "
+                f"endpoint '{other.name}': choose another route, or change that endpoint's backend with "
+                f"serve.set_traffic('{other.name}', ...)."
+            )
+    return replace(goal, endpoints={**goal.endpoints, endpoint.name: endpoint})
+
+
+def delete_endpoint(goal: Goal, name: str) -> Goal:
+    """The goal without the endpoint; an unknown name changes nothing."""
+    return replace(goal, endpoints={k: v for k, v in goal.endpoints.items() if k != name})
+
+
+def set_traffic(goal: Goal, name: str, weights: Mapping[str, float]) -> Goal:
+    """The goal with the endpoint's whole policy replaced, shadows included (as in Ray Serve 1.3.0)."""
+    endpoint = _endpoint(goal, name, "Attempted to assign traffic for")
+    _check_backends(goal, weights)
+    check_weights(weights)
+    return _with_policy(goal, endpoint, TrafficPolicy.of(weights))
+
+
+def shadow_traffic(goal: Goal, name: str, tag: str, proportion: float) -> Goal:
+    """The goal with a share of the endpoint's requests copied to a backend; 0 ends it."""
+    endpoint = _endpoint(goal, name, "Attempted to shadow traffic for")
+    _check_backends(goal, [tag])
+    shadows = dict(endpoint.policy.shadows)
+    shadows.pop(tag, None)
+    if proportion > 0:
+        shadows[tag] = float(proportion)
+    return _with_policy(goal, endpoint, TrafficPolicy.of(dict(endpoint.policy.weights), shadows))
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """ValueError unless the weights are at least 0 and sum to 1 within 1e-8."""
+    for tag, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"Weights cannot be negative. Backend '{tag}' was given {weight}.")
+    total = sum(weights.values())
+    if not abs(total - 1) <= 1e-8:  # refuses NaN too
+        raise ValueError(f"Traffic dictionary weights must sum to 1, currently they sum to {total}")
+
+
+def check_config(tag: str, config: BackendConfig, traits: Traits) -> None:
+    """ValueError when the configuration does not fit what the backend is."""
+    if config.max_batch_size is not None and config.max_batch_size > 1 and not traits.accepts_batches:
+        raise ValueError(
+            f"max_batch_size is set to {config.max_batch_size} for backend '{tag}', but '{traits.name}' does not "
+            "accept batches. Mark it with @serve.accept_batch (it then gets and returns a list), or leave "
+            "max_batch_size out."
+        )
+    if config.user_config is not None and traits.is_function:
+        raise ValueError(
+            f"user_config is set for backend '{tag}', but '{traits.name}' is a function and has no "
+            "reconfigure method. Use a class with 'def reconfigure(self, user_config)'."
+        )
+
+
+def _with_policy(goal: Goal, endpoint: EndpointGoal, policy: TrafficPolicy) -> Goal:
+    changed = replace(endpoint, policy=policy)
+    return replace(goal, endpoints={**goal.endpoints, endpoint.name: changed})
+
+
+def _backend(goal: Goal, tag: str) -> BackendGoal:
+    backend = goal.backends.get(tag)
+    if backend is None:
+        raise ValueError(
+            f"Backend {tag} is not registered. Registered: {_names(goal.backends)}. "
+            f"Create it with serve.create_backend({tag!r}, ...)."
+        )
+    return backend
+
+
+def _endpoint(goal: Goal, name: str, attempt: str) -> EndpointGoal:
+    endpoint = goal.endpoints.get(name)
+    if endpoint is None:
+        raise ValueError(
+            f"{attempt} an endpoint '{name}' that is not registered. Registered: "
+            f"{_names(goal.endpoints)}. Create it with serve.create_endpoint({name!r}, backend=...)."
+        )
+    return endpoint
+
+
+def _check_backends(goal: Goal, tags: Iterable[str]) -> None:
+    for tag in tags:
+        if tag not in goal.backends:
+            raise ValueError(
+                f"Attempted to assign traffic to a backend '{tag}' that is not registered. Registered: "
+                f"{_names(goal.backends)}. Create it with serve.create_backend({tag!r}, ...)."
+            )
+
+
+def _refuse_same_name(existing: EndpointGoal, endpoint: EndpointGoal) -> None:
+    if (existing.route, existing.methods) == (endpoint.route, endpoint.methods):
+        raise ValueError(
+            f"Route '{endpoint.route}' is already registered to endpoint '{endpoint.name}' with methods "
+            f"'{list(endpoint.methods)}'.  To set the backend for this endpoint, please use "
+            "serve.set_traffic()."
+        )
+    raise ValueError(
+        f"Cannot create endpoint. Endpoint '{endpoint.name}' is already registered. Choose another name, or "
+        f"remove it first with serve.delete_endpoint({endpoint.name!r})."
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

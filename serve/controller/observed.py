@@ -1,0 +1,91 @@
+"""What the controller sees of the world: frozen views, replaced as events come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from serve.records import ReplicaAddress
+
+
+class Phase(str, Enum):
+    """Where a replica is in its life.
+
+    STARTING -> RUNNING -> STOPPING, and RUNNING -> RESTARTING -> RUNNING when its process died and Ray
+    starts it anew. A replica that can't come back is dropped from the view.
+    """
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    RESTARTING = "RESTARTING"
+    STOPPING = "STOPPING"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica as seen.
+
+    Attributes:
+        tag: its replica tag.
+        backend_tag: its backend.
+        phase: see Phase.
+        since: when it entered the phase, seconds of the controller's monotonic clock.
+        is_placed: it has its resources and a process.
+        address: last known address; None before the first RUNNING.
+        config_version: version of the configuration it runs with, 0 before the first RUNNING.
+        restarts: how often its process was started anew after a failure.
+        is_reconfiguring: a reconfigure call is under way.
+    """
+
+    tag: str
+    backend_tag: str
+    phase: Phase
+    since: float
+    is_placed: bool = False
+    address: ReplicaAddress | None = None
+    config_version: int = 0
+    restarts: int = 0
+    is_reconfiguring: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why replicas of a backend did not come up, lately.
+
+    Attributes:
+        count: failures in a row.
+        at: time of the last one, seconds of the controller's monotonic clock.
+        message: the last one, with the user's traceback where there is one.
+    """
+
+    count: int
+    at: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngressView:
+    """One ingress as seen: its node, where it listens once it does, and what it last reported as wrong."""
+
+    node_id: str
+    address: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The world at one moment.
+
+    Attributes:
+        replicas: by replica tag.
+        ingresses: by node id.
+        failures: by backend tag, for backends whose last start failed.
+        node_ids: nodes that are alive.
+    """
+
+    replicas: Mapping[str, ReplicaView] = field(default_factory=lambda: MappingProxyType({}))
+    ingresses: Mapping[str, IngressView] = field(default_factory=lambda: MappingProxyType({}))
+    failures: Mapping[str, Failure] = field(default_factory=lambda: MappingProxyType({}))
+    node_ids: tuple[str, ...] = ()

@@ -1,0 +1,93 @@
+"""The one place where what the controller sees is kept and changed; who waits for a change is woken."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+from serve.controller.observed import Failure, IngressView, Observed, Phase, ReplicaView
+
+
+class World:
+    """Mutable holder of the frozen views. Every change wakes who waits."""
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, ReplicaView] = {}
+        self._ingresses: dict[str, IngressView] = {}
+        self._failures: dict[str, Failure] = {}
+        self._node_ids: tuple[str, ...] = ()
+        self._changed = asyncio.Event()
+
+    @property
+    def observed(self) -> Observed:
+        """The world as it is now."""
+        return Observed(
+            dict(self._replicas), dict(self._ingresses), dict(self._failures), self._node_ids
+        )
+
+    def replica(self, tag: str) -> ReplicaView | None:
+        """One replica's view, or None."""
+        return self._replicas.get(tag)
+
+    def add_replica(self, tag: str, backend_tag: str) -> None:
+        """A replica is being started."""
+        view = ReplicaView(tag, backend_tag, Phase.STARTING, time.monotonic())
+        self._replicas[tag] = view
+        self.wake()
+
+    def change_replica(self, tag: str, **changes: Any) -> None:
+        """Replace fields of a replica's view; a new phase begins now. Unknown tags change nothing."""
+        view = self._replicas.get(tag)
+        if view is None:
+            return
+        if "phase" in changes and changes["phase"] is not view.phase:
+            changes["since"] = time.monotonic()
+        self._replicas[tag] = replace(view, **changes)
+        if changes.get("phase") is Phase.RUNNING:
+            self._failures.pop(view.backend_tag, None)
+        self.wake()
+
+    def drop_replica(self, tag: str) -> None:
+        """A replica is gone."""
+        self._replicas.pop(tag, None)
+        self.wake()
+
+    def note_failure(self, backend_tag: str, message: str) -> None:
+        """A replica of the backend did not come up."""
+        count = self._failures[backend_tag].count if backend_tag in self._failures else 0
+        self._failures[backend_tag] = Failure(count + 1, time.monotonic(), message)
+        self.wake()
+
+    def clear_failure(self, backend_tag: str) -> None:
+        """Forget a backend's failures: its configuration changed, so it is worth another try at once."""
+        self._failures.pop(backend_tag, None)
+
+    def set_ingress(self, view: IngressView) -> None:
+        """An ingress is as this view says."""
+        self._ingresses[view.node_id] = view
+        self.wake()
+
+    def drop_ingress(self, node_id: str) -> None:
+        """An ingress is gone."""
+        self._ingresses.pop(node_id, None)
+        self.wake()
+
+    def set_nodes(self, node_ids: tuple[str, ...]) -> None:
+        """These nodes are alive."""
+        if node_ids != self._node_ids:
+            self._node_ids = node_ids
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake everyone who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, timeout_s: float) -> None:
+        """Return at the next change, or after `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        except asyncio.TimeoutError:
+            pass  # the caller looks at the world anyway

@@ -1,0 +1,127 @@
+"""A backend's definition: the callable and its constructor's arguments, what kind it is, how it travels."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray import cloudpickle
+
+from serve.batching import accepts_batches
+from serve.config import Traits
+
+ASGI_APP = "_serve_asgi_app"
+"""Attribute that `serve.ingress(app)` puts on a class: the application its replicas answer with."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a replica builds.
+
+    Attributes:
+        target: function, class, ASGI application, or import path `module.attribute`.
+        init_args: positional arguments of the class's constructor.
+    """
+
+    target: Any
+    init_args: tuple[Any, ...] = ()
+
+    def pack(self) -> bytes:
+        """The definition as bytes; code of the calling script travels by value."""
+        packed: bytes = cloudpickle.dumps((self.target, self.init_args))
+        return packed
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Definition:
+        """The definition from its bytes, an import path resolved."""
+        target, init_args = cloudpickle.loads(packed)
+        return cls(import_path(target) if isinstance(target, str) else target, init_args)
+
+
+def import_path(path: str) -> Any:
+    """The object at `module.attribute`. ImportError names what is missing."""
+    module_name, _, attribute = path.rpartition(".")
+    if not module_name:
+        raise ImportError(f"Import path '{path}' has no dot. Expected 'module.attribute'.")
+    module = importlib.import_module(module_name)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ImportError(f"Module '{module_name}' has no attribute '{attribute}'.") from None
+
+
+def inspect_target(target: Any, init_args: tuple[Any, ...]) -> Traits:
+    """What kind of backend a target makes.
+
+    Raises:
+        TypeError: it is neither a function, a class, an ASGI application nor an import path.
+        ValueError: constructor arguments for something that has no constructor.
+    """
+    if isinstance(target, str):  # looked at in the replica only: the caller may not have the module
+        return Traits(target, is_function=False, is_blocking=False, accepts_batches=True)
+    if inspect.isclass(target):
+        return _inspect_class(target)
+    if inspect.isfunction(target):
+        traits = Traits(
+            target.__name__,
+            is_blocking=not inspect.iscoroutinefunction(target),
+            accepts_batches=accepts_batches(target),
+        )
+    elif is_asgi_app(target):
+        traits = Traits(type(target).__name__, is_blocking=False, is_asgi=True)
+    else:
+        raise TypeError(
+            "Backend must be a function, a class, an ASGI application or an import path, it is "
+            f"{type(target).__name__}: {target!r}. Give the class and its arguments, not an instance: "
+            "serve.create_backend(tag, Class, *init_args)."
+        )
+    if init_args:
+        raise ValueError(
+            f"init_args not supported for function backend. '{traits.name}' has no constructor; got "
+            f"{len(init_args)} init_args. Use a class, or functools.partial inside a function."
+        )
+    return traits
+
+
+def is_asgi_app(target: Any) -> bool:
+    """Whether an object that is no class takes `(scope, receive, send)`."""
+    call = getattr(type(target), "__call__", None)
+    if not inspect.iscoroutinefunction(call) and not hasattr(target, "router"):
+        return False
+    return call is not None and _parameter_count(call) == 4
+
+
+def takes_request(function: Callable[..., Any]) -> bool:
+    """Whether a handler wants the request; the tutorial's own `hello()` takes none."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # builtins have no signature
+        return True
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    return any(parameter.kind in positional for parameter in parameters)
+
+
+def _inspect_class(target: type) -> Traits:
+    if getattr(target, ASGI_APP, None) is not None:
+        return Traits(target.__name__, is_function=False, is_blocking=False, is_asgi=True)
+    call = getattr(target, "__call__", None) if "__call__" in dir(target) else None
+    return Traits(
+        target.__name__,
+        is_function=False,
+        is_blocking=not inspect.iscoroutinefunction(call),
+        accepts_batches=accepts_batches(target) or accepts_batches(call),
+    )
+
+
+def _parameter_count(call: Callable[..., Any]) -> int:
+    try:
+        return len(inspect.signature(call).parameters)
+    except (TypeError, ValueError):
+        return 0

@@ -1,0 +1,146 @@
+"""Which replica a `handle.remote()` goes to: Ray actor calls, from any thread, for one endpoint.
+
+An ObjectRef must come back at once, so nothing is awaited unless every replica is full. What is in flight is
+known from a second, empty return value of each call: holding that keeps no result alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+
+from serve.call import Call
+from serve.errors import QueueTimeoutError
+from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_endpoint_error
+from serve.ids import NAMESPACE
+from serve.records import BackendTargets, EndpointTargets, ReplicaAddress
+from serve.traffic import choose_backend, choose_shadows, split_number
+
+POLL_S = 0.05
+
+
+class ActorSlot:
+    """One replica's actor and the calls to it that are not known to be done."""
+
+    __slots__ = ("method", "pending")
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self.method = actor.handle_call.options(num_returns=2)
+        self.pending: list[ObjectRef] = []
+
+    def has_room(self, limit: int) -> bool:
+        """Whether one more call is within the limit. Looks at what is done only when it seems full."""
+        if len(self.pending) >= limit:
+            self.sweep()
+        return len(self.pending) < limit
+
+    def sweep(self) -> None:
+        """Forget the calls that are done."""
+        if self.pending:
+            count = len(self.pending)
+            _, self.pending = ray.wait(
+                self.pending, num_returns=count, timeout=0, fetch_local=False
+            )
+
+    def send(self, call: Call) -> ObjectRef:
+        """Make the actor call."""
+        result, done = self.method.remote(call.data, tuple(call[1:]))
+        self.pending.append(done)
+        return result
+
+
+class ActorRouter:
+    """Routes the `remote()` calls of one process to one endpoint. Safe to use from several threads."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._targets: EndpointTargets | None = None
+        self._slots: dict[ReplicaAddress, ActorSlot] = {}
+        self._turns: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def update(self, targets: EndpointTargets | None) -> None:
+        """Take the endpoint as published now."""
+        with self._lock:
+            self._targets = targets
+            live = {a for b in targets.backends for a in b.replicas} if targets else set()
+            self._slots = {a: slot for a, slot in self._slots.items() if a in live}
+
+    def send(self, call: Call, shard_key: str | None) -> ObjectRef:
+        """Send a call, waiting for a replica with room if there is none.
+
+        Raises:
+            RayServeException: the endpoint does not exist within 5 s, or has no traffic.
+            QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
+        """
+        number = split_number(shard_key)
+        reference = self.try_send(call, number)
+        started = time.monotonic()
+        while reference is None:
+            self._check_patience(time.monotonic() - started, number)
+            time.sleep(POLL_S)
+            reference = self.try_send(call, number)
+        return reference
+
+    def try_send(self, call: Call, number: int) -> ObjectRef | None:
+        """Send a call if a replica has room now."""
+        with self._lock:
+            if self._targets is None:
+                return None
+            policy = self._targets.policy
+            tag = choose_backend(policy, number)
+            if tag is None:
+                raise no_traffic_error(self._endpoint)
+            reference = self._send_to(self._backend(tag), call)
+            if reference is not None:
+                for shadow in choose_shadows(policy, number):
+                    self._send_to(self._backend(shadow), call)
+            return reference
+
+    def sweep(self) -> None:
+        """Forget all calls that are done. Called now and then, so that a handle at rest holds nothing."""
+        with self._lock:
+            for slot in self._slots.values():
+                slot.sweep()
+
+    def _send_to(self, backend: BackendTargets, call: Call) -> ObjectRef | None:
+        replicas = backend.replicas
+        turn = self._turns.get(backend.backend_tag, 0)
+        for step in range(len(replicas)):
+            address = replicas[(turn + step) % len(replicas)]
+            slot = self._slots.get(address)
+            if slot is None:
+                slot = self._slots[address] = ActorSlot(
+                    ray.get_actor(address.actor_name, namespace=NAMESPACE)
+                )
+            if slot.has_room(backend.max_concurrent_queries):
+                self._turns[backend.backend_tag] = turn + step + 1
+                return slot.send(call)
+        return None
+
+    def _backend(self, tag: str) -> BackendTargets:
+        assert self._targets is not None
+        return next(b for b in self._targets.backends if b.backend_tag == tag)
+
+    def _check_patience(self, waited_s: float, number: int) -> None:
+        targets = self._targets
+        if targets is None:
+            if waited_s > UNKNOWN_ENDPOINT_S:
+                raise unknown_endpoint_error(self._endpoint)
+            return
+        tag = choose_backend(targets.policy, number)
+        for backend in targets.backends:
+            if backend.backend_tag == tag and waited_s > backend.queue_timeout_s:
+                raise QueueTimeoutError(
+                    f"Backend '{tag}' had no replica free within {backend.queue_timeout_s:g} s "
+                    f"(queue_timeout_s). It has {len(backend.replicas)} running, each takes "
+                    f"{backend.max_concurrent_queries} at once from here. Add replicas, or raise "
+                    "max_concurrent_queries or queue_timeout_s."
+                )
+
+

@@ -1,0 +1,180 @@
+"""What a process knows of an instance's endpoints, shared by all its handles, and the routers built on it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import threading
+import weakref
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import ray
+
+from serve.controller.publish import endpoint_key
+from serve.handle.actors import ActorRouter
+from serve.handle.router import Router
+from serve.ids import NAMESPACE, random_letters
+from serve.records import EndpointTargets, ReplicaAddress
+from serve.transport.client import Connection, connect
+from serve.transport.loopthread import LoopThread, get_loop_thread
+from serve.watcher import Watcher
+
+logger = logging.getLogger("ray.serve")
+
+FIRST_VALUE_S = 30.0
+SWEEP_S = 1.0
+
+
+class LoopRouters:
+    """The routers of one event loop, closed when the loop ends."""
+
+    def __init__(self) -> None:
+        self.by_endpoint: dict[str, Router] = {}
+        self._guard: AsyncGenerator[None, None] | None = None
+
+    async def guard(self) -> None:
+        """Close the connections with the loop: `asyncio.run` closes asynchronous generators at its end."""
+
+        async def until_loop_ends() -> AsyncGenerator[None, None]:
+            try:
+                yield
+            finally:
+                self.close()
+
+        self._guard = until_loop_ends()
+        await self._guard.__anext__()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for router in self.by_endpoint.values():
+            router.close()
+        self.by_endpoint.clear()
+
+
+class Registry:
+    """One instance's endpoints as this process sees them.
+
+    Args:
+        controller_name: the instance's controller.
+    """
+
+    def __init__(self, controller_name: str) -> None:
+        controller = ray.get_actor(controller_name, namespace=NAMESPACE)
+        self._secret: bytes = ray.get(controller.secret.remote(), timeout=FIRST_VALUE_S)
+        self._node_id: str = ray.get_runtime_context().get_node_id()
+        self._thread: LoopThread = get_loop_thread()
+        self._values: dict[str, EndpointTargets | None] = {}
+        self._actor_routers: dict[str, ActorRouter] = {}
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopRouters] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._lock = threading.Lock()
+        listener = f"handle/{ray.get_runtime_context().get_worker_id()}/{random_letters()}"
+        self._watcher = Watcher(controller_name, listener, self._apply)
+        self._tasks = [
+            self._thread.submit(self._watcher.run()),
+            self._thread.submit(self._sweep()),
+        ]
+
+    def subscribe(self, endpoint: str) -> concurrent.futures.Future[Any]:
+        """Want an endpoint; the future is done once its present value is known."""
+        return self._thread.submit(self._watcher.subscribe(endpoint_key(endpoint)))
+
+    def get(self, endpoint: str) -> EndpointTargets | None:
+        """The endpoint as last published, None when there is no such endpoint."""
+        return self._values.get(endpoint_key(endpoint))
+
+    def refresh(self) -> None:
+        """See one's own change at once."""
+        self._thread.submit(self._watcher.refresh()).result(FIRST_VALUE_S)
+
+    @property
+    def thread(self) -> LoopThread:
+        """The loop for calls from blocking code."""
+        return self._thread
+
+    def router(self, endpoint: str) -> Router:
+        """The router of the running loop for an endpoint."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            routers = self._loops.get(loop)
+            if routers is None:
+                routers = self._loops[loop] = LoopRouters()
+                loop.create_task(routers.guard())
+            router = routers.by_endpoint.get(endpoint)
+            if router is None:
+                router = Router(endpoint, self.get(endpoint), self._connect)
+                routers.by_endpoint[endpoint] = router
+            return router
+
+    def actor_router(self, endpoint: str) -> ActorRouter:
+        """The process's router of Ray actor calls for an endpoint."""
+        with self._lock:
+            router = self._actor_routers.get(endpoint)
+            if router is None:
+                router = self._actor_routers[endpoint] = ActorRouter(endpoint)
+                router.update(self.get(endpoint))
+            return router
+
+    def close(self) -> None:
+        """Stop listening and close the connections of the shared loop."""
+        for task in self._tasks:
+            task.cancel()
+        with self._lock:
+            loops = list(self._loops.items())
+        for loop, routers in loops:
+            with contextlib.suppress(RuntimeError):  # that loop has ended
+                loop.call_soon_threadsafe(routers.close)
+
+    async def _connect(self, address: ReplicaAddress) -> Connection:
+        return await connect(address, self._secret, local_node_id=self._node_id)
+
+    async def _apply(self, key: str, value: object) -> None:
+        assert value is None or isinstance(value, EndpointTargets)
+        endpoint = key.partition("/")[2]
+        with self._lock:
+            self._values[key] = value
+            loops = list(self._loops.items())
+            actor_router = self._actor_routers.get(endpoint)
+        if actor_router is not None:
+            actor_router.update(value)
+        for loop, routers in loops:
+            router = routers.by_endpoint.get(endpoint)
+            if router is not None:
+                with contextlib.suppress(RuntimeError):  # that loop has ended
+                    loop.call_soon_threadsafe(router.update, value)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for router in list(self._actor_routers.values()):
+                router.sweep()
+
+
+_registries: dict[str, Registry] = {}
+_lock = threading.Lock()
+
+
+def get_registry(controller_name: str) -> Registry:
+    """This process's registry of an instance."""
+    with _lock:
+        registry = _registries.get(controller_name)
+        if registry is None:
+            registry = _registries[controller_name] = Registry(controller_name)
+        return registry
+
+
+def find_registry(controller_name: str) -> Registry | None:
+    """This process's registry of an instance, if a handle needed one already."""
+    return _registries.get(controller_name)
+
+
+def close_registry(controller_name: str) -> None:
+    """The instance is gone: forget what is known of it."""
+    with _lock:
+        registry = _registries.pop(controller_name, None)
+    if registry is not None:
+        registry.close()

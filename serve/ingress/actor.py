@@ -1,0 +1,103 @@
+"""The Ray actor around an ingress. Thin: it hands what the controller publishes to the keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+
+import ray
+
+from serve.config import HTTPOptions
+from serve.controller.publish import INGRESS_KEY
+from serve.ingress.keeper import IngressKeeper
+from serve.ingress.locate import find_haproxy
+from serve.ingress.records import IngressSettings
+from serve.owner import until_owner_gone
+from serve.records import IngressTable
+from serve.watcher import Watcher
+
+logger = logging.getLogger("ray.serve")
+
+STOP_GRACE_S = 2.0
+
+
+class IngressActor:
+    """One node's ingress: one HAProxy and its keeper.
+
+    Args:
+        controller_name: the instance's controller.
+        node_id: Ray's id of this node, hexadecimal.
+        http: where to listen.
+    """
+
+    async def __init__(  # type: ignore[misc] # Ray awaits it
+        self, controller_name: str, node_id: str, http: HTTPOptions
+    ) -> None:
+        assert http.host is not None  # without a host there is no ingress
+        self._address = f"{http.host}:{http.port}"
+        folder = _run_folder(controller_name, node_id)
+        self._settings = IngressSettings(
+            http.host, http.port, folder, node_id, request_timeout_s=http.request_timeout_s
+        )
+        self._keeper = IngressKeeper(self._settings, find_haproxy())
+        self._is_started = False
+        self._watcher = Watcher(controller_name, f"ingress/{node_id}", self._apply)
+        self._is_serving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._run()),
+            loop.create_task(self._end_without_owner(controller_name)),
+        ]
+        logger.info("Starting HTTP proxy on node '%s' listening on '%s'", node_id, self._address)
+
+    async def ready(self) -> str:
+        """Where it listens, once it does. ValueError when it can't."""
+        await asyncio.shield(self._is_serving)
+        return self._address
+
+    async def watch(self) -> None:
+        """Never answers: the caller hears of this process's end by the call's failure."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """End HAProxy; requests under way have a moment to finish."""
+        for task in self._tasks:
+            task.cancel()
+        await self._keeper.stop(STOP_GRACE_S)
+        shutil.rmtree(self._settings.folder, ignore_errors=True)
+
+    async def _run(self) -> None:
+        try:
+            await self._watcher.subscribe(INGRESS_KEY)
+        except Exception as error:  # noqa: BLE001 - told to who waits in ready()
+            self._is_serving.set_exception(error)
+            return
+        self._is_serving.set_result(None)
+        await asyncio.gather(self._watcher.run(), self._keeper.supervise())
+
+    async def _apply(self, key: str, value: object) -> None:
+        assert isinstance(value, IngressTable)
+        if self._is_started:
+            await self._keeper.apply(value)
+        else:
+            await self._keeper.start(value)
+            self._is_started = True
+
+    async def _end_without_owner(self, controller_name: str) -> None:
+        await until_owner_gone(controller_name)
+        logger.warning("Controller '%s' is gone for good: this ingress ends.", controller_name)
+        self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]
+        await self.stop()
+        with contextlib.suppress(Exception):
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+def _run_folder(controller_name: str, node_id: str) -> str:
+    """A folder of this ingress's own, the same after a restart, short enough for Unix sockets."""
+    name = hashlib.sha256(f"{controller_name}/{node_id}".encode()).hexdigest()[:16]
+    return os.path.join(tempfile.gettempdir(), f"tagtrail-{os.getuid()}-{name}")

@@ -1,0 +1,112 @@
+"""The Ray actor around a replica. Thin: Ray starts, names, restarts and ends it; Replica does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from serve.call import Call
+from serve.config import BackendConfig
+from serve.handle.shadow import send_copies
+from serve.ids import NAMESPACE, replica_actor_name
+from serve.owner import until_owner_gone
+from serve.records import ReplicaAddress
+from serve.replica.callable import describe_failure
+from serve.replica.replica import Replica, ReplicaSpec
+from serve.request import HTTPRequest
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a replica says once it runs.
+
+    Attributes:
+        address: where it is reached.
+        config_version: version of the configuration it runs with.
+        pid: its process.
+    """
+
+    address: ReplicaAddress
+    config_version: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a replica says whose constructor raised. `message`: the user's traceback."""
+
+    message: str
+
+
+class ReplicaActor:
+    """One replica's actor. The methods are the controller's, but for `handle_call`."""
+
+    async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
+        runtime = ray.get_runtime_context()
+        controller = ray.get_actor(spec.controller_name, namespace=NAMESPACE)
+        controller.replica_placed.remote(spec.replica_tag)
+        self._replica = Replica(
+            spec,
+            ray.util.get_node_ip_address(),
+            runtime.get_node_id(),
+            replica_actor_name(spec.controller_name, spec.replica_tag),
+            self._send_shadow,
+        )
+        self._outcome = await self._start()
+        self._owner_watch = asyncio.get_running_loop().create_task(
+            self._end_without_owner(spec.controller_name)
+        )
+
+    async def ready(self) -> Ready | Failed:
+        """Answers once the constructor is done, well or not."""
+        if isinstance(self._outcome, str):
+            return Failed(self._outcome)
+        return Ready(self._outcome, self._replica.config_version, os.getpid())
+
+    async def watch(self) -> None:
+        """Never answers: the caller hears of this process's end by the call's failure."""
+        await asyncio.Event().wait()
+
+    async def handle_call(self, data: Any, rest: tuple[Any, ...]) -> tuple[Any, None]:
+        """One `handle.remote()`. `data` stands alone so that Ray resolves an ObjectRef.
+
+        The second value is what the caller holds to know that the call is done.
+        """
+        return await self._replica.execute(Call(data, *rest)), None
+
+    async def reconfigure(self, config: BackendConfig, version: int) -> None:
+        """Take a changed configuration."""
+        await self._replica.reconfigure(config, version)
+
+    async def drain(self, wait_loop_s: float, timeout_s: float) -> bool:
+        """Let calls finish; whether all did in time. The controller ends the process afterwards."""
+        return await self._replica.drain(wait_loop_s, timeout_s)
+
+    async def stop(self) -> None:
+        """Close everything."""
+        self._owner_watch.cancel()
+        await self._replica.stop()
+
+    async def _start(self) -> ReplicaAddress | str:
+        """The address, or why there is none. Raised, it would come back wrapped in much of Ray's own."""
+        try:
+            return await self._replica.start()
+        except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
+            return describe_failure(error)
+
+    async def _end_without_owner(self, controller_name: str) -> None:
+        await until_owner_gone(controller_name)
+        logger.warning("Controller '%s' is gone for good: this replica ends.", controller_name)
+        await self._replica.stop()
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+    def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:
+        send_copies(endpoint, tags, request)
+

@@ -1,0 +1,191 @@
+"""The HTTP way into a replica: one ASGI application around the user's callable.
+
+HAProxy has chosen the replica and says in headers which endpoint and route it was. Every answer carries
+the backend and the replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from observability.instrument.context import RequestContext, request_context
+from serve.errors import QueueTimeoutError
+from serve.ids import make_request_id
+from serve.ingress.routes import CompiledRoute, compile_route
+from serve.replica.answers import encode_answer
+from serve.replica.callable import UserCallable
+from serve.replica.gate import Gate
+from serve.replica.inbox import Inbox
+from serve.request import HTTPRequest, cross_loop_receive
+
+logger = logging.getLogger("ray.serve")
+
+_METHOD_HEADER = b"x-serve-call-method"
+_SHADOW_HEADER = b"x-serve-shadow"
+_Headers = list[tuple[bytes, bytes]]
+
+Shadow = Callable[[str, list[str], HTTPRequest], None]
+"""Sends copies of a request: (endpoint, backend tags, request with its body read)."""
+
+
+class HTTPEntry:
+    """The replica's ASGI application.
+
+    Args:
+        user: the user's callable, built.
+        gate: the limit of requests in flight.
+        tags: (backend tag, replica tag).
+        middlewares: `starlette.middleware.Middleware` objects, outermost first.
+        shadow: sends copies to shadow backends.
+    """
+
+    def __init__(
+        self,
+        user: UserCallable,
+        gate: Gate,
+        tags: tuple[str, str],
+        middlewares: list[Any],
+        shadow: Shadow,
+    ) -> None:
+        self._user = user
+        self._gate = gate
+        self._shadow = shadow
+        self._tag_headers: _Headers = [
+            (b"x-serve-backend", tags[0].encode()),
+            (b"x-serve-replica", tags[1].encode()),
+        ]
+        inner: ASGIApp = self._run_handler if user.asgi_app is None else user.asgi_app
+        for middleware in reversed(middlewares):
+            inner = middleware.cls(inner, *middleware.args, **middleware.kwargs)
+        self._inner = inner
+        self._loop = asyncio.get_running_loop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's entry."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        _fill_scope(scope, headers)
+        reply = Reply(send, self._tag_headers)
+        if not self._gate.try_enter():
+            try:
+                await self._gate.wait()
+            except QueueTimeoutError as error:
+                await reply.refuse(scope["type"], 503, str(error))
+                return
+        try:
+            if scope["type"] == "http":
+                await self._serve_http(scope, receive, reply, headers)
+            else:
+                await self._inner(scope, receive, reply.send)
+        finally:
+            self._gate.leave()
+
+    async def _serve_http(
+        self, scope: Scope, receive: Receive, reply: Reply, headers: dict[bytes, bytes]
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # ASGI servers run each request in a task
+        inbox = Inbox(receive, task)
+        receive = inbox.receive
+        try:
+            if _SHADOW_HEADER in headers:
+                receive = await self._copy_to_shadows(scope, receive)
+            await self._inner(scope, receive, reply.send)
+        except asyncio.CancelledError:
+            if not inbox.is_disconnected:
+                raise  # the replica is stopping: not the client's doing
+        except Exception:
+            if reply.is_started:
+                raise  # the answer is incomplete: the server logs it and cuts the connection
+            logger.exception("Request %s %s failed", scope["method"], scope["path"])
+            await reply.refuse("http", 500, "Internal Server Error")
+        finally:
+            inbox.close()
+
+    async def _run_handler(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope.get("serve_method", "__call__")
+        method = self._user.find(name)
+        if not method.is_async:
+            receive = cross_loop_receive(receive, self._loop)
+        value = await self._user.run(name, method, HTTPRequest(scope, receive))
+        if isinstance(value, Response):
+            await value(scope, receive, send)
+            return
+        body, content_type = encode_answer(value)
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _copy_to_shadows(self, scope: Scope, receive: Receive) -> Receive:
+        request = HTTPRequest(scope, receive)
+        body = await request.body()
+        tags = [value.decode() for key, value in scope["headers"] if key == _SHADOW_HEADER]
+        self._shadow(scope["serve_endpoint"], tags, request)
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        return replay
+
+
+class Reply:
+    """ASGI's `send` for one request: adds the tags and remembers whether the answer has begun."""
+
+    __slots__ = ("_send", "_tag_headers", "is_started")
+
+    def __init__(self, send: Send, tag_headers: _Headers) -> None:
+        self._send = send
+        self._tag_headers = tag_headers
+        self.is_started = False
+
+    async def send(self, message: Message) -> None:
+        """Send one message on."""
+        if not self.is_started and message["type"] in ("http.response.start", "websocket.accept"):
+            self.is_started = True
+            message["headers"] = [*message.get("headers", ()), *self._tag_headers]
+        await self._send(message)
+
+    async def refuse(self, kind: str, status: int, text: str) -> None:
+        """Answer with an error of Tagtrail's own. `kind` is the scope's type."""
+        if kind == "websocket":
+            await self._send({"type": "websocket.close", "code": 1013, "reason": text[:120]})
+            return
+        body = text.encode()
+        headers: _Headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Put what HAProxy knows of the request where handlers look for it."""
+    endpoint = headers.get(b"x-serve-endpoint", b"").decode()
+    route = headers.get(b"x-serve-route", b"").decode()
+    request_id = headers.get(b"x-request-id", b"").decode("latin-1") or make_request_id()
+    request_context.set(RequestContext(request_id, endpoint, route))
+    scope["serve_endpoint"] = endpoint
+    if b"x-serve-mount" in headers:
+        scope["root_path"] = route.rstrip("/")
+    elif "{" in route:
+        scope["path_params"] = _pattern(route).match(scope["path"]) or {}
+    if _METHOD_HEADER in headers:
+        scope["serve_method"] = headers[_METHOD_HEADER].decode("latin-1")
+    forwarded = headers.get(b"x-forwarded-for")
+    if forwarded is not None:  # HAProxy's is the last
+        scope["client"] = (forwarded.rpartition(b",")[2].strip().decode("latin-1"), 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _pattern(route: str) -> CompiledRoute:
+    return compile_route(route, False)

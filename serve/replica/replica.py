@@ -1,0 +1,186 @@
+"""One replica without Ray: builds the callable, opens its ways in, runs calls, reconfigures, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Message
+
+from observability.instrument.context import RequestContext, request_context
+from serve.call import Call
+from serve.config import BackendConfig, Traits
+from serve.context import ReplicaContext, set_replica_context
+from serve.definition import Definition
+from serve.records import ReplicaAddress
+from serve.replica.callable import UserCallable
+from serve.replica.gate import Gate
+from serve.replica.http import HTTPEntry, Shadow
+from serve.replica.lifespan import Lifespan
+from serve.replica.server import HTTPServer
+from serve.replica.threads import HandlerThreads
+from serve.request import HTTPRequest, ServeRequest, copy_facts
+from serve.transport.server import CallServer
+
+CLOSE_GRACE_S = 2.0
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """All that a replica is started with.
+
+    Attributes:
+        controller_name: name of the controller's actor.
+        replica_tag: `<backend tag>#<6 letters>`.
+        backend_tag: its backend.
+        definition: packed Definition.
+        traits: what kind of callable it is.
+        config: its backend's configuration.
+        config_version: that configuration's version.
+        middlewares: from HTTPOptions.
+        secret: whoever calls must hold it.
+    """
+
+    controller_name: str
+    replica_tag: str
+    backend_tag: str
+    definition: bytes
+    traits: Traits
+    config: BackendConfig
+    config_version: int
+    middlewares: list[Any]
+    secret: bytes
+
+
+class Replica:
+    """The replica that this process is.
+
+    Args:
+        spec: what to run.
+        host: address to listen on.
+        node_id: Ray's id of this node, hexadecimal.
+        actor_name: name of this actor.
+        shadow: sends copies of requests to shadow backends.
+    """
+
+    def __init__(
+        self, spec: ReplicaSpec, host: str, node_id: str, actor_name: str, shadow: Shadow
+    ) -> None:
+        self.spec = spec
+        self.config_version = spec.config_version
+        self._host = host
+        self._node_id = node_id
+        self._actor_name = actor_name
+        self._shadow = shadow
+        self._threads = HandlerThreads(spec.config.handler_threads, spec.replica_tag)
+        self._gate = Gate(
+            spec.config.max_concurrent_queries or 1,
+            spec.config.queue_timeout_s,
+            f"Replica '{spec.replica_tag}'",
+        )
+        self._user: UserCallable
+        self._http: HTTPServer
+        self._calls: CallServer
+        self._lifespan: Lifespan | None = None
+
+    async def start(self) -> ReplicaAddress:
+        """Build the callable, then listen. Raises what the user's constructor raises."""
+        spec = self.spec
+        set_replica_context(
+            ReplicaContext(spec.backend_tag, spec.replica_tag, spec.controller_name)
+        )
+        definition = Definition.unpack(spec.definition)
+        self._user = UserCallable(
+            spec.backend_tag, definition, spec.traits, spec.config, self._threads
+        )
+        await self._user.build()
+        if self._user.asgi_app is not None:
+            self._lifespan = Lifespan(self._user.asgi_app)
+            await self._lifespan.start()
+        return await self._listen()
+
+    async def execute(self, call: Call) -> Any:
+        """Run one call that came through a handle. Raises what the user's code raises."""
+        request_context.set(RequestContext(call.request_id, call.endpoint))
+        if not self._gate.try_enter():
+            await self._gate.wait()
+        try:
+            if isinstance(call.data, HTTPRequest) and self._user.asgi_app is not None:
+                await self._run_app(call.data)
+                return None
+            method = self._user.find(call.method)
+            request: object = call.data
+            if not isinstance(request, HTTPRequest):
+                request = ServeRequest(call.data, call.kwargs, call.headers, call.http_method)
+            return await self._user.run(call.method, method, request)
+        finally:
+            self._gate.leave()
+
+    async def reconfigure(self, config: BackendConfig, version: int) -> None:
+        """Take a changed configuration. Raises what the user's `reconfigure` raises."""
+        await self._user.reconfigure(config)
+        self._gate.resize(config.max_concurrent_queries or 1, config.queue_timeout_s)
+        self.config_version = version
+
+    async def drain(self, wait_loop_s: float, timeout_s: float) -> bool:
+        """Let late calls come and all calls finish; whether all did within `timeout_s`.
+
+        It waits at least `wait_loop_s`, in which those who still send here hear that they must not.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._calls.drain()
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return self._is_idle()
+            await asyncio.sleep(min(wait_loop_s, left))
+            if self._is_idle():
+                return True
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Close every way in, run the application's shutdown, let go of the callable."""
+        await self._calls.close()
+        await self._http.stop(CLOSE_GRACE_S)
+        if self._lifespan is not None:
+            await self._lifespan.stop()
+        self._user.discard()
+        self._threads.stop()
+
+    async def _listen(self) -> ReplicaAddress:
+        spec = self.spec
+        tags = (spec.backend_tag, spec.replica_tag)
+        entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow)
+        self._http = HTTPServer(entry, self._host)
+        await self._http.start()
+        self._calls = CallServer(
+            self._execute_message, spec.secret, replica_tag=spec.replica_tag
+        )
+        bound = await self._calls.start(self._host)
+        return ReplicaAddress(
+            spec.replica_tag,
+            self._actor_name,
+            self._node_id,
+            self._host,
+            self._http.port,
+            bound.port,
+            bound.socket_name,
+        )
+
+    def _execute_message(self, message: object) -> Any:
+        assert isinstance(message, Call)  # the transport has proven who sent it
+        return self.execute(message)
+
+    async def _run_app(self, request: HTTPRequest) -> None:
+        """Run the application for a copy of a request; its answer goes nowhere."""
+
+        async def drop(message: Message) -> None:
+            pass
+
+        scope = copy_facts(request.scope)
+        await self._user.asgi_app(scope, request.receive, drop)
+
+    def _is_idle(self) -> bool:
+        return self._gate.inside == 0 and self._gate.waiting == 0

@@ -1,0 +1,75 @@
+"""An instance's status as plain data, for `tagtrail status --json` and for its table. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve.controller.actor import Status
+from serve.controller.goal import BackendGoal
+from serve.controller.observed import Phase
+
+
+def describe(status: Status, controller_name: str) -> dict[str, Any]:
+    """The status as JSON-able data.
+
+    Returns:
+        `{"healthy", "controller": {"name", "pid"}, "http": {...}, "ingresses": [...], "endpoints": [...],
+        "backends": [{"tag", "healthy", "goal", "running", "replicas": [...], "last_error"}]}`.
+    """
+    ingresses = [
+        {"node_id": view.node_id, "address": view.address, "error": view.error}
+        for view in status.observed.ingresses.values()
+    ]
+    backends = [_backend(backend, status) for backend in status.goal.backends.values()]
+    http = status.goal.http
+    return {
+        "healthy": all(b["healthy"] for b in backends) and all(i["address"] for i in ingresses),
+        "controller": {"name": controller_name, "pid": status.pid},
+        "http": {"host": http.host, "port": http.port, "location": str(http.location.value)}
+        if http.location is not None
+        else None,
+        "ingresses": ingresses,
+        "endpoints": [
+            {
+                "name": endpoint.name,
+                "route": endpoint.route,
+                "methods": list(endpoint.methods),
+                "traffic": dict(endpoint.policy.weights),
+                "shadows": dict(endpoint.policy.shadows),
+            }
+            for endpoint in status.goal.endpoints.values()
+        ],
+        "backends": backends,
+    }
+
+
+def _backend(backend: BackendGoal, status: Status) -> dict[str, Any]:
+    replicas = sorted(
+        (r for r in status.observed.replicas.values() if r.backend_tag == backend.tag),
+        key=lambda r: r.tag,
+    )
+    running = sum(
+        r.phase is Phase.RUNNING and r.config_version == backend.version for r in replicas
+    )
+    failure = status.observed.failures.get(backend.tag)
+    return {
+        "tag": backend.tag,
+        "callable": backend.traits.name,
+        "healthy": running == backend.config.num_replicas == len(replicas),
+        "goal": backend.config.num_replicas,
+        "running": running,
+        "max_concurrent_queries": backend.config.max_concurrent_queries,
+        "replicas": [
+            {
+                "tag": replica.tag,
+                "phase": replica.phase.value,
+                "restarts": replica.restarts,
+                "node_id": replica.address.node_id if replica.address else None,
+                "http": f"{replica.address.host}:{replica.address.http_port}"
+                if replica.address
+                else None,
+            }
+            for replica in replicas
+        ],
+        "last_error": failure.message if failure else None,
+    }

@@ -1,0 +1,260 @@
+"""The caller's end of the call path: one connection to one replica, many calls in flight on it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from serve.errors import ReplicaDiedError, ReplicaUnavailableError
+from serve.records import ReplicaAddress
+from serve.transport.auth import AuthError, WrongReplicaError
+from serve.transport.failures import read_failure
+from serve.transport.frames import FrameError, FrameKind, MessageError, Piece, control_frame, decode
+from serve.transport.handshake import greet_server
+from serve.transport.stream import FrameStream, tune_socket
+
+
+class CallFuture(asyncio.Future[Any]):
+    """The answer to come. Cancelling it cancels the call at the replica."""
+
+    __slots__ = ("call_id", "connection")
+
+    call_id: int
+    connection: Connection
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancels the call; true unless it is already answered."""
+        # An override, not a done callback: it costs nothing where nothing is cancelled.
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self.connection._withdraw(self.call_id)
+        return cancelled
+
+
+class Connection(FrameStream):
+    """A connection to a replica, made by `connect`; used on its loop only.
+
+    Args:
+        loop: the loop that runs it.
+        address: the replica's.
+        peer: what error messages call it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: ReplicaAddress, peer: str) -> None:
+        super().__init__(loop)
+        self.address = address
+        self._peer = peer
+        self._pending: dict[int, CallFuture] = {}
+        self._last_id = 0
+        self._refusal = ""  # why no call can be sent now; "": it can
+        self._draining = False
+        self._loss = "the connection was lost"
+
+    @property
+    def in_flight(self) -> int:
+        """Calls sent and not yet answered."""
+        return len(self._pending)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is lost or was closed."""
+        return self.gone.done() or self._transport.is_closing()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the replica asked for no more calls."""
+        return self._draining
+
+    def call(self, message: object) -> CallFuture:
+        """Sends a call.
+
+        Args:
+            message: for the server's handler. Large arrays in it are not copied: leave them as they
+                are until the answer came.
+
+        Returns:
+            The handler's result to come. It fails with `RemoteError` (the handler raised),
+            `ReplicaDiedError` (lost after sending) or `ReplicaUnavailableError` (not executed).
+
+        Raises:
+            ReplicaUnavailableError: the connection is closed or draining; nothing was sent.
+            MessageError: the message cannot be pickled.
+        """
+        if self._refusal:
+            raise ReplicaUnavailableError(self._refusal)
+        self._last_id = call_id = self._last_id + 1
+        pieces = self.encoder.frame(FrameKind.CALL, call_id, message)
+        future = CallFuture(loop=self.loop)
+        future.call_id = call_id
+        future.connection = self
+        self._pending[call_id] = future
+        write = self._transport.write
+        for piece in pieces:
+            write(piece)
+        return future
+
+    def close(self) -> None:
+        """Closes; calls in flight fail with `ReplicaDiedError` and are cancelled at the replica."""
+        if not self.closed:
+            self._loss = "the connection was closed by this process"
+            self._refuse(self._loss)
+            self.abort()
+
+    async def wait_closed(self) -> None:
+        """Waits until the socket is closed."""
+        await asyncio.shield(self.gone)
+
+    def frame_received(
+        self, kind: int, call_id: int, data: Piece, buffers: Sequence[bytearray]
+    ) -> None:
+        """Settles the call that the frame answers."""
+        if kind == FrameKind.GOAWAY:
+            self._draining = True
+            self._refuse("it is draining")
+            return
+        future = self._pending.pop(call_id, None)
+        if future is None or future.done():
+            return  # cancelled here; the answer crossed with that
+        if kind == FrameKind.RESULT:
+            try:
+                future.set_result(decode(data, buffers))
+            except Exception as error:  # noqa: BLE001 - unpickling runs foreign code; the caller gets to know
+                self._fail_unreadable(future, error)
+        elif kind == FrameKind.ERROR:
+            future.set_exception(read_failure(data, buffers))
+        elif kind == FrameKind.REJECT:
+            future.set_exception(
+                ReplicaUnavailableError(f"{self._peer} did not execute the call: it is draining.")
+            )
+        else:
+            raise FrameError(f"A server does not send frames of kind {kind}.")
+
+    def _fail_unreadable(self, future: CallFuture, error: Exception) -> None:
+        failure = MessageError(
+            f"The answer of {self._peer} cannot be unpickled here: {type(error).__name__}: {error}"
+        )
+        failure.__cause__ = error
+        future.set_exception(failure)
+
+    def _withdraw(self, call_id: int) -> None:
+        if self._pending.pop(call_id, None) is not None and not self._transport.is_closing():
+            self._transport.write(control_frame(FrameKind.CANCEL, call_id))
+
+    def _refuse(self, why: str) -> None:
+        self._refusal = (
+            f"{self._peer} takes no calls: {why}. Nothing was sent; try another replica."
+        )
+
+    def stream_broken(self, error: FrameError) -> None:
+        """Gives up a server that breaks the protocol."""
+        self._loss = str(error)
+        self._refuse(self._loss)
+        super().stream_broken(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fails what is in flight (asyncio)."""
+        super().connection_lost(exc)
+        why = f"{self._loss} ({exc})" if exc else self._loss
+        self._refuse(why)
+        pending, self._pending = self._pending, {}
+        for future in pending.values():
+            if not future.done():
+                future.set_exception(
+                    ReplicaDiedError(f"{self._peer} did not answer: {why} after the call was sent.")
+                )
+
+
+async def connect(
+    address: ReplicaAddress,
+    secret: bytes,
+    *,
+    local_node_id: str,
+    timeout_s: float = 5.0,
+) -> Connection:
+    """Connects to a replica: by its abstract Unix socket from its own node, else by TCP.
+
+    Args:
+        address: the replica's.
+        secret: the instance's.
+        local_node_id: Ray's id of this process's node.
+        timeout_s: limit for it all, seconds.
+
+    Returns:
+        A connection that belongs to the running loop.
+
+    Raises:
+        ReplicaUnavailableError: nobody listens there, or another replica does.
+        AuthError: the listener is not one of this instance, or this process is none of its.
+    """
+    peer = f"Replica {address.replica_tag!r} at {address.host}:{address.call_port}"
+    try:
+        return await asyncio.wait_for(_connect(address, secret, local_node_id, peer), timeout_s)
+    except WrongReplicaError as error:
+        raise ReplicaUnavailableError(f"{peer} cannot be reached: {error}.") from error
+    except AuthError as error:
+        raise AuthError(f"{peer} cannot be called: {error}.") from error
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        raise ReplicaUnavailableError(
+            f"{peer} cannot be reached: no connection within {timeout_s:g} s."
+        ) from error
+    except OSError as error:
+        raise ReplicaUnavailableError(
+            f"{peer} cannot be reached: {error}. Has the replica stopped?"
+        ) from error
+
+
+async def _connect(
+    address: ReplicaAddress, secret: bytes, local_node_id: str, peer: str
+) -> Connection:
+    loop = asyncio.get_running_loop()
+    sock = None
+    if address.call_socket and address.node_id == local_node_id and sys.platform == "linux":
+        sock = await _open_local(address.call_socket)
+    if sock is None:
+        sock = await _open_tcp(address.host, address.call_port)
+    try:
+        await greet_server(sock, secret, address.replica_tag)
+
+        def new_connection() -> Connection:
+            return Connection(loop, address, peer)
+
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            _, connection = await loop.create_unix_connection(new_connection, sock=sock)
+        else:
+            _, connection = await loop.create_connection(new_connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
+async def _open_local(name: str) -> socket.socket | None:
+    # None: same node, yet another network namespace (a container): TCP will do.
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    tune_socket(sock)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, f"\0{name}")
+    except OSError:
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _open_tcp(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, _, _, _, target = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        tune_socket(sock)
+        await loop.sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

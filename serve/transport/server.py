@@ -1,0 +1,224 @@
+"""A replica's call socket: listens, admits who holds the secret; served.py does the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import struct
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from serve.transport.auth import AuthError
+from serve.transport.handshake import admit_client
+from serve.transport.served import Handler, ServedConnection
+from serve.transport.stream import tune_socket
+
+DEFAULT_MAX_RUNNING = 1000
+_BACKLOG = 1024
+_MAX_NAMED_PEERS = 1000  # strangers that are remembered, so that each is logged once
+_ACCEPT_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where a `CallServer` listens.
+
+    Attributes:
+        port: TCP port.
+        socket_name: abstract Unix socket without its leading NUL; "" where there is none.
+    """
+
+    port: int
+    socket_name: str
+
+
+class CallServer:
+    """Serves calls; belongs to the loop on which `start` runs.
+
+    Args:
+        handler: `await handler(message)` gives the result. Each call is a task of its own. What it
+            returns must not change until it was sent: large arrays are not copied.
+        secret: the instance's; only processes that hold it are admitted.
+        replica_tag: whose socket it is; clients that look for another one go away. "": anybody's.
+        max_running: how many calls of one connection run at once; more wait.
+        logger: for strangers and broken connections; default `ray.serve`.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        secret: bytes,
+        *,
+        replica_tag: str = "",
+        max_running: int = DEFAULT_MAX_RUNNING,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        if not secret:
+            raise ValueError("CallServer needs a secret: an empty one would admit everybody.")
+        self._handler = handler
+        self._secret = secret
+        self._replica_tag = replica_tag
+        self._max_running = max_running
+        self._logger = logger or logging.getLogger("ray.serve")
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()  # accept loops and handshakes
+        self._connections: set[ServedConnection] = set()
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._strangers: set[str] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that run now."""
+        return sum(len(connection.running) for connection in self._connections)
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._draining
+
+    async def start(self, host: str) -> Bound:
+        """Listens on a free TCP port of `host` and, on Linux, on an abstract Unix socket.
+
+        Args:
+            host: address or name of one of this machine's interfaces.
+
+        Returns:
+            Where it listens.
+
+        Raises:
+            OSError: `host` is not an address of this machine.
+        """
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        port: int = self._listen(family, address).getsockname()[1]
+        name = ""
+        if sys.platform == "linux":
+            name = f"tagtrail-{secrets.token_hex(16)}"
+            self._listen(socket.AF_UNIX, f"\0{name}")
+        for listener in self._listeners:
+            self._spawn(self._accept(loop, listener))
+        return Bound(port, name)
+
+    def _listen(self, family: int, address: object) -> socket.socket:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        self._listeners.append(listener)
+        listener.setblocking(False)
+        listener.bind(address)  # type: ignore[arg-type]
+        listener.listen(_BACKLOG)
+        return listener
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listener)
+            except OSError as error:  # out of descriptors, say: those in use may come free
+                self._logger.warning("A call socket cannot accept now: %s", error)
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            self._spawn(self._admit(loop, sock, address))
+
+    async def _admit(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: object
+    ) -> None:
+        try:
+            tune_socket(sock)
+            await admit_client(sock, self._secret, self._replica_tag)
+            _, connection = await loop.connect_accepted_socket(self._new_connection, sock)
+        except AuthError as error:
+            self._log_stranger(_peer_name(sock, address), error)
+            sock.close()
+        except OSError as error:
+            sock.close()
+            self._logger.debug("A call connection ended before it began: %s", error)
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        else:
+            if self._draining:
+                connection.drain()
+
+    def _new_connection(self) -> ServedConnection:
+        connection = ServedConnection(
+            asyncio.get_running_loop(), self._handler, self._max_running, self._gone, self._logger
+        )
+        self._connections.add(connection)
+        return connection
+
+    def _gone(self, connection: ServedConnection) -> None:
+        if connection.gone.done():
+            self._connections.discard(connection)
+        if self._draining and not self.in_flight:
+            self._idle.set()
+
+    def _log_stranger(self, peer: str, error: AuthError) -> None:
+        level = logging.DEBUG
+        if peer not in self._strangers and len(self._strangers) < _MAX_NAMED_PEERS:
+            self._strangers.add(peer)
+            level = logging.WARNING
+        self._logger.log(level, "A call connection from %s was refused: %s", peer, error)
+
+    def drain(self) -> None:
+        """Sends clients elsewhere; later calls are rejected unexecuted, running ones finish."""
+        self._draining = True
+        for connection in list(self._connections):
+            connection.drain()
+        if not self.in_flight:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Waits, after `drain`, until the last running call is done."""
+        await self._idle.wait()
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Stops listening, cancels what runs, sends what is written, closes every connection.
+
+        Args:
+            timeout_s: how long handlers may take to end after their cancellation, and clients to
+                read what was written, seconds.
+        """
+        self._draining = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        connections = list(self._connections)
+        running = [task for connection in connections for task in connection.running.values()]
+        for connection in connections:
+            connection.finish()
+            connection.cancel_all()
+        ends = [*running, *(connection.gone for connection in connections)]
+        if ends:
+            await asyncio.wait(ends, timeout=timeout_s)
+        for connection in connections:
+            connection.abort()
+        if connections:
+            await asyncio.wait([connection.gone for connection in connections])
+        stuck = sum(not task.done() for task in running)
+        if stuck:
+            self._logger.warning("%d calls ignored their cancellation; left behind.", stuck)
+        self._idle.set()
+
+
+def _peer_name(sock: socket.socket, address: object) -> str:
+    if isinstance(address, tuple):
+        return str(address[0])  # without the port: the next attempt has another one
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            size = struct.calcsize("3i")
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            pid, uid, _ = struct.unpack("3i", credentials)
+            return f"local process {pid} (uid {uid})"
+    return "a local process"

@@ -1,0 +1,73 @@
+"""What both ends of a connection share: a `FrameReader` with the transport to write to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import cast
+
+from serve.transport.frames import Encoder, FrameError, Piece
+from serve.transport.reader import FrameReader
+
+# Enough that small answers never wait, little enough to notice a peer that stopped reading.
+HIGH_WATER_BYTES = 1024 * 1024
+_SOCKET_BUFFER_BYTES = 512 * 1024
+
+
+class FrameStream(FrameReader, asyncio.BufferedProtocol):
+    """One end of an authenticated connection; bound to the loop that runs it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+        self.encoder = Encoder()
+        self.gone: asyncio.Future[None] = loop.create_future()  # done once the socket is closed
+        self.writing_paused = False
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the transport (asyncio)."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
+        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
+
+    def write(self, pieces: list[Piece]) -> None:
+        """Sends one frame; uvloop copies no piece, and sends a loop iteration's frames at once."""
+        write = self._transport.write
+        for piece in pieces:
+            write(piece)
+
+    def pause_writing(self) -> None:
+        """Takes note that the peer reads too slowly (asyncio)."""
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Takes note that it has caught up (asyncio)."""
+        self.writing_paused = False
+
+    def stream_broken(self, error: FrameError) -> None:
+        """Gives the connection up."""
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Takes note of the end (asyncio)."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def finish(self) -> None:
+        """Closes after what is written has been sent."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Closes now."""
+        self._transport.abort()
+
+
+def tune_socket(sock: socket.socket) -> None:
+    """Prepares a call socket: no delay for small frames, roomy buffers for large ones."""
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):  # only a loss of speed
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)

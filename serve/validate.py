@@ -1,0 +1,109 @@
+"""Checks of what users pass that need no knowledge of the instance. Pure: they return it clean, or raise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_RESERVED_OPTIONS = (
+    "lifetime", "name", "namespace", "max_restarts", "max_task_retries", "max_concurrency",
+    "placement_group", "get_if_exists",
+)  # fmt: skip
+_NUMBERS = ("num_cpus", "num_gpus", "memory", "object_store_memory")
+
+
+def check_name(name: object, what: str) -> str:
+    """A backend tag or endpoint name. TypeError: no text. ValueError: empty or with control characters."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a str. Got {type(name).__name__}: {name!r}.")
+    if not name or not name.isprintable():
+        raise ValueError(
+            f"{what} must be printable text of at least one character: it stands in headers and log lines. "
+            f"Got {name!r}."
+        )
+    return name
+
+
+def check_actor_options(options: object) -> dict[str, Any]:
+    """Ray options for a replica's actor, `num_cpus` filled in.
+
+    Raises:
+        TypeError: not a dictionary, or a resource that is no number.
+        ValueError: a key that is Tagtrail's own, or a negative number.
+    """
+    if options is None:
+        return {"num_cpus": 1}
+    if not isinstance(options, dict):
+        raise TypeError(
+            f"ray_actor_options must be a dictionary. Got {type(options).__name__}: {options!r}. Example: "
+            "ray_actor_options={'num_cpus': 2}."
+        )
+    for key in _RESERVED_OPTIONS:
+        if key in options:
+            raise ValueError(
+                f"Specifying {key} in ray_actor_options is not allowed: Tagtrail sets it. Remove it."
+            )
+    for key in _NUMBERS:
+        if key in options:
+            _check_amount(f"{key} in ray_actor_options", options[key])
+    resources = options.get("resources", {})
+    if not isinstance(resources, dict):
+        raise TypeError(
+            f"resources in ray_actor_options must be a dictionary. Got {type(resources).__name__}: "
+            f"{resources!r}. Example: {{'resources': {{'Magic': 1}}}}."
+        )
+    for name, amount in resources.items():
+        _check_amount(f"resource '{name}' in ray_actor_options", amount)
+    return {"num_cpus": 1, **options}
+
+
+def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
+    """Upper-case HTTP methods. None: all for an ASGI application (it has its own), GET for others."""
+    if methods is None:
+        return () if is_asgi else ("GET",)
+    if not isinstance(methods, list):
+        raise TypeError(
+            f"methods must be a list of str. Got {type(methods).__name__}: {methods!r}. Example: "
+            "methods=['GET', 'POST']."
+        )
+    for method in methods:
+        if not isinstance(method, str) or not method.isascii() or not method.isalpha():
+            raise TypeError(
+                f"methods must be a list of HTTP methods as str, but it contained {method!r}. Example: "
+                "methods=['GET', 'POST']."
+            )
+    return tuple(dict.fromkeys(method.upper() for method in methods))
+
+
+def check_weights_type(weights: object) -> dict[str, float]:
+    """A traffic dictionary. TypeError names what is not backend tag -> number."""
+    if not isinstance(weights, Mapping):
+        raise TypeError(
+            f"Traffic policy must be a dictionary of backend tag to weight. Got {type(weights).__name__}: "
+            f"{weights!r}. Example: {{'v1': 0.9, 'v2': 0.1}}."
+        )
+    for tag, weight in weights.items():
+        if not isinstance(tag, str) or not _is_number(weight):
+            raise TypeError(
+                f"Traffic policy must be a dictionary of backend tag to weight. It has {tag!r}: {weight!r}. "
+                "Example: {'v1': 0.9, 'v2': 0.1}."
+            )
+    return dict(weights)
+
+
+def check_proportion(proportion: object) -> float:
+    """A shadow's share. TypeError unless it is a number from 0 to 1."""
+    if not _is_number(proportion) or not 0 <= proportion <= 1:  # type: ignore[operator]
+        raise TypeError(f"proportion must be a float from 0 to 1. Got {proportion!r}.")
+    return float(proportion)  # type: ignore[arg-type]
+
+
+def _check_amount(what: str, amount: object) -> None:
+    if not _is_number(amount):
+        raise TypeError(f"{what} must be a number. Got {type(amount).__name__}: {amount!r}.")
+    if not amount >= 0:  # type: ignore[operator]
+        raise ValueError(f"{what} must be >= 0. Got {amount!r}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,54 @@
+"""What all tests share: one Ray cluster for the session, free ports, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def ray_folder() -> Iterator[Path]:
+    """A short temporary folder for Ray (its socket paths are limited), gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="tt", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_folder: Path) -> Iterator[None]:
+    """One Ray cluster for the whole session, with its own ports and folder; its processes end with it."""
+    import ray
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    )
+    ray.init(
+        address="local",
+        num_cpus=16,  # replicas ask for one each; the machine's own count would limit the tests
+        include_dashboard=False,
+        log_to_driver=False,
+        _temp_dir=str(ray_folder),
+        resources={"Spare": 4},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def http_port() -> int:
+    """A free port for one test's instance."""
+    return free_port()

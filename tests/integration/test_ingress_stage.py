@@ -1,0 +1,168 @@
+"""The stage of the ingress's tests: uvicorn servers as replicas, and a keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import uvicorn
+
+from serve.ingress.keeper import IngressKeeper
+from serve.ingress.records import IngressSettings
+from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
+from serve.traffic import TrafficPolicy
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Replica:
+    """A uvicorn server in this loop. It answers with what it was sent.
+
+    `/hold` answers once `release` is set; `/status/503` with that status.
+    """
+
+    def __init__(self, name: str, port: int | None = None) -> None:
+        self.name = name
+        self.port = port or free_port()
+        self.release = asyncio.Event()
+        self.held = 0
+        self.is_holding = asyncio.Event()
+        self.requests = 0
+        self.body_bytes = 0
+
+    @property
+    def address(self) -> ReplicaAddress:
+        return ReplicaAddress(self.name, "actor", "node", "127.0.0.1", self.port, 0)
+
+    async def start(self) -> None:
+        config = uvicorn.Config(
+            self._answer,
+            host="127.0.0.1",
+            port=self.port,
+            log_config=None,
+            lifespan="off",
+            interface="asgi3",
+            ws="websockets-sansio",
+            timeout_keep_alive=600,
+        )
+        self._server = uvicorn.Server(config)
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._task = asyncio.create_task(self._server._serve())
+        while not self._server.started:
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True
+        await self._task
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._echo(receive, send)
+            return
+        self.requests += 1
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            self.body_bytes += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        path = scope["path"]
+        if path.startswith("/hold"):
+            self.held += 1
+            self.is_holding.set()
+            await self.release.wait()
+            self.held -= 1
+        status = int(path.rsplit("/", 1)[1]) if path.startswith("/status/") else 200
+        answer = {
+            "replica": self.name,
+            "path": path,
+            "method": scope["method"],
+            "headers": [[k.decode(), v.decode()] for k, v in scope["headers"]],
+        }
+        body = json.dumps(answer).encode()
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"the replica's own")]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _echo(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+
+@contextlib.asynccontextmanager
+async def replicas(*names: str) -> AsyncIterator[list[Replica]]:
+    running = [Replica(name) for name in names]
+    for replica in running:
+        await replica.start()
+    try:
+        yield running
+    finally:
+        for replica in running:
+            replica.release.set()
+            await replica.stop()
+
+
+def backend(tag: str, *members: Replica, **limits: Any) -> BackendTargets:
+    return BackendTargets(tag, tuple(member.address for member in members), **limits)
+
+
+def route(
+    endpoint: str,
+    path: str | None,
+    weights: dict[str, float],
+    *,
+    methods: tuple[str, ...] = ("GET",),
+    shadows: dict[str, float] | None = None,
+    is_mount: bool = False,
+) -> IngressRoute:
+    return IngressRoute(endpoint, path, methods, is_mount, TrafficPolicy.of(weights, shadows))
+
+
+def table(routes: list[IngressRoute], *backends: BackendTargets) -> IngressTable:
+    return IngressTable(tuple(routes), backends)
+
+
+@contextlib.asynccontextmanager
+async def ingress(served: IngressTable) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient]]:
+    """A keeper that serves the table, and a client of it."""
+    with tempfile.TemporaryDirectory(prefix="ing-", dir="/tmp") as folder:
+        settings = IngressSettings("127.0.0.1", free_port(), f"{folder}/run")
+        keeper = IngressKeeper(settings)
+        await keeper.start(served)
+        try:
+            url = f"http://127.0.0.1:{settings.port}"
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+                yield keeper, client
+        finally:
+            await keeper.stop(0)
+
+
+def sent(response: httpx.Response) -> dict[str, list[str]]:
+    """Headers that reached the replica, by name."""
+    headers: dict[str, list[str]] = {}
+    for name, value in response.json()["headers"]:
+        headers.setdefault(name, []).append(value)
+    return headers
+
+
+async def test_the_stage_passes_a_request_from_client_to_replica() -> None:
+    async with replicas("b#aaaaaa") as [only]:
+        served = table([route("e", "/f", {"b": 1})], backend("b", only))
+        async with ingress(served) as (_, client):
+            response = await client.get("/f")
+            assert response.json()["replica"] == "b#aaaaaa"
