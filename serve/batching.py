@@ -119,7 +119,7 @@ class BatchQueue:
         try:
             result = await self._run([item for item, _ in batch])
             answers = check_batch_result(result, len(batch))
-        except Exception as error:  # noqa: BLE001 - it belongs to the batch's callers
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the batch's callers' own
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -167,10 +167,12 @@ def batch(
 class _Queues:
     """One queue for each object whose method is batched, gone with it, and one for a plain function."""
 
-    def __init__(self, func: Callable[..., Any], max_batch_size: int, wait_timeout_s: float) -> None:
+    def __init__(
+        self, func: Callable[..., Any], max_batch_size: int, wait_timeout_s: float
+    ) -> None:
         self._func = func
         self._options = (max_batch_size, wait_timeout_s)
-        self._of_owner: weakref.WeakKeyDictionary[Any, BatchQueue] = weakref.WeakKeyDictionary()
+        self._of_owner: dict[int, BatchQueue] = {}  # by id: owners may be equal, or have no hash
         self._plain: BatchQueue | None = None
 
     def of(self, owner: object | None) -> BatchQueue:
@@ -178,11 +180,13 @@ class _Queues:
             if self._plain is None:
                 self._plain = BatchQueue(self._func, *self._options)
             return self._plain
-        queue = self._of_owner.get(owner)
+        key = id(owner)
+        queue = self._of_owner.get(key)
         if queue is None:
-            reference = weakref.ref(owner)  # the queue must not keep its owner alive
+            # The queue must not keep its owner alive.
+            reference = weakref.ref(owner, lambda _: self._of_owner.pop(key, None))
             queue = BatchQueue(lambda items: self._func(reference(), items), *self._options)
-            self._of_owner[owner] = queue
+            self._of_owner[key] = queue
         return queue
 
     def __reduce__(self) -> tuple[type[_Queues], tuple[Any, ...]]:

@@ -85,6 +85,7 @@ def status(address: str, as_json: bool) -> None:
     Exit code 0: everything is at its goal; 3: something is not; 1: there is no instance.
     """
     from serve.status import describe
+    from serve.tables import print_status
 
     client = _connect_instance(address)
     described = describe(client.status(), client.controller_name)
@@ -106,7 +107,9 @@ def shutdown(address: str) -> None:
 
 
 @cli.command()
-@click.option("--keep", is_flag=True, help="Stay running afterwards, until Ctrl-C, to be looked at.")
+@click.option(
+    "--keep", is_flag=True, help="Stay running afterwards, until Ctrl-C, to be looked at."
+)
 @click.option("--port", type=int, default=None, help="HTTP port. Default: a free one.")
 @click.option(
     "--images", type=click.IntRange(1), default=None, help="How many images to send. Default: all."
@@ -123,47 +126,6 @@ def demo(keep: bool, port: int | None, images: int | None) -> None:
         run_demo(keep=keep, port=port, images=images)
     except DemoError as error:
         _fail(str(error))
-
-
-def print_status(described: dict[str, Any]) -> None:
-    """Print a described status as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    addresses = [i["address"] or f"not listening: {i['error']}" for i in described["ingresses"]]
-    console.print(f"HTTP: {', '.join(addresses) or 'no server'}", highlight=False)
-    endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
-    for endpoint in described["endpoints"]:
-        endpoints.add_row(
-            endpoint["name"],
-            endpoint["route"] or "(handles only)",
-            ", ".join(endpoint["methods"]) or "all",
-            _shares(endpoint["traffic"]),
-            _shares(endpoint["shadows"]),
-        )
-    console.print(endpoints)
-    backends = Table("Backend", "Replica", "Phase", "Restarts", "HTTP", title="Backends")
-    for backend in described["backends"]:
-        label = f"{backend['tag']} ({backend['running']} of {backend['goal']} running)"
-        for replica in backend["replicas"] or [{}]:
-            colour = "green" if replica.get("phase") == "RUNNING" else "yellow"
-            backends.add_row(
-                label,
-                replica.get("tag", ""),
-                f"[{colour}]{replica.get('phase', 'NONE')}[/]",
-                str(replica.get("restarts", "")),
-                replica.get("http") or "",
-            )
-            label = ""
-    console.print(backends)
-    for backend in described["backends"]:
-        if backend["last_error"]:
-            console.print(f"[red]{backend['tag']}[/]: {backend['last_error']}", highlight=False)
-
-
-def _shares(shares: dict[str, float]) -> str:
-    return ", ".join(f"{tag} {share:.4g}" for tag, share in shares.items())
 
 
 def _connect_ray(address: str) -> None:

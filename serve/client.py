@@ -107,6 +107,7 @@ class Client:
         limit_s = merged.placement_timeout_s + merged.startup_timeout_s
         limit_s += merged.experimental_graceful_shutdown_timeout_s
         self._ask("update_backend_config", backend_tag, change, limit_s=limit_s)
+        self._refresh_handles()
 
     def delete_backend(self, backend_tag: str, force: bool = False) -> None:
         """See serve.delete_backend."""

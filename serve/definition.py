@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ray import cloudpickle
+from starlette.datastructures import State
 
 from serve.batching import accepts_batches
 from serve.config import Traits
 
 ASGI_APP = "_serve_asgi_app"
 """Attribute that `serve.ingress(app)` puts on a class: the application its replicas answer with."""
+
+
+def _reduce_state(state: State) -> tuple[type[State], tuple[Any, ...]]:
+    # `app.state` of every Starlette and FastAPI application. It can be pickled but not read again: while
+    # its contents are not there yet, its __getattr__ looks for them without end.
+    return State, (vars(state)["_state"],)
+
+
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc] # Ray's annotations are left out
+    dispatch_table = ChainMap({State: _reduce_state}, cloudpickle.CloudPickler.dispatch_table)
 
 
 @dataclass(frozen=True)
@@ -31,8 +44,9 @@ class Definition:
 
     def pack(self) -> bytes:
         """The definition as bytes; code of the calling script travels by value."""
-        packed: bytes = cloudpickle.dumps((self.target, self.init_args))
-        return packed
+        file = io.BytesIO()
+        _Pickler(file).dump((self.target, self.init_args))
+        return file.getvalue()
 
     @classmethod
     def unpack(cls, packed: bytes) -> Definition:

@@ -20,8 +20,8 @@ from rich.progress import track
 from rich.table import Table
 
 import serve
-from serve.cli import print_status
 from serve.status import describe
+from serve.tables import print_status
 
 CLIENTS = 8
 SHOWN = 5

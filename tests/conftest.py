@@ -49,6 +49,15 @@ def ray_cluster(ray_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
+def ray_address(ray_cluster: None) -> str:
+    """The session's Ray cluster, for scripts and commands in processes of their own."""
+    import ray
+
+    address: str = ray.get_runtime_context().gcs_address
+    return address
+
+
+@pytest.fixture
 def http_port() -> int:
     """A free port for one test's instance."""
     return free_port()

@@ -127,6 +127,8 @@ class Controller:
                 self._commit(goals.delete_backend(self._goal, backend.tag))
                 await self._until_gone(backend.tag, UNDO_S)
             raise
+        if any(view.is_asgi for view in replicas_of(self._world.observed, backend.tag)):
+            self._commit(goals.mark_asgi(self._goal, backend.tag))
 
     async def update_backend_config(self, tag: str, change: BackendConfig) -> None:
         """Change a backend's configuration; returns once it holds, or undoes it and raises."""
@@ -145,6 +147,7 @@ class Controller:
                     replace(self._goal, backends={**self._goal.backends, tag: undone})
                 )
             raise
+        await self._until_ingresses_applied(ROUTE_TIMEOUT_S)  # they hold its limits
 
     async def delete_backend(self, tag: str, force: bool) -> None:
         """Remove a backend; returns once its replicas are gone."""

@@ -190,6 +190,7 @@ class Executor:
                 is_placed=True,
                 address=ready.address,
                 restarts=restarts,
+                is_asgi=ready.is_asgi,
             )
             try:
                 await actor.watch.options(max_task_retries=0).remote()

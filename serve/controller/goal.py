@@ -74,6 +74,15 @@ def create_backend(goal: Goal, backend: BackendGoal) -> Goal:
     return replace(goal, backends={**goal.backends, backend.tag: backend})
 
 
+def mark_asgi(goal: Goal, tag: str) -> Goal:
+    """The goal with a backend known to be an ASGI application: its import path was looked at in a replica."""
+    backend = goal.backends.get(tag)
+    if backend is None or backend.traits.is_asgi:
+        return goal
+    marked = replace(backend, traits=replace(backend.traits, is_asgi=True))
+    return replace(goal, backends={**goal.backends, tag: marked})
+
+
 def update_backend(goal: Goal, tag: str, change: BackendConfig) -> Goal:
     """The goal with the fields set in `change` applied. ValueError for an unknown backend or a bad mix."""
     backend = _backend(goal, tag)

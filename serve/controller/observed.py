@@ -37,6 +37,7 @@ class ReplicaView:
         config_version: version of the configuration it runs with, 0 before the first RUNNING.
         restarts: how often its process was started anew after a failure.
         is_reconfiguring: a reconfigure call is under way.
+        is_asgi: it said that its definition is an ASGI application.
     """
 
     tag: str
@@ -48,6 +49,7 @@ class ReplicaView:
     config_version: int = 0
     restarts: int = 0
     is_reconfiguring: bool = False
+    is_asgi: bool = False
 
 
 @dataclass(frozen=True, slots=True)

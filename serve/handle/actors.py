@@ -113,15 +113,19 @@ class ActorRouter:
         turn = self._turns.get(backend.backend_tag, 0)
         for step in range(len(replicas)):
             address = replicas[(turn + step) % len(replicas)]
-            slot = self._slots.get(address)
-            if slot is None:
-                slot = self._slots[address] = ActorSlot(
-                    ray.get_actor(address.actor_name, namespace=NAMESPACE)
-                )
-            if slot.has_room(backend.max_concurrent_queries):
+            slot = self._slots.get(address) or self._find(address)
+            if slot is not None and slot.has_room(backend.max_concurrent_queries):
                 self._turns[backend.backend_tag] = turn + step + 1
                 return slot.send(call)
         return None
+
+    def _find(self, address: ReplicaAddress) -> ActorSlot | None:
+        try:
+            actor = ray.get_actor(address.actor_name, namespace=NAMESPACE)
+        except ValueError:  # ended since it was published
+            return None
+        slot = self._slots[address] = ActorSlot(actor)
+        return slot
 
     def _backend(self, tag: str) -> BackendTargets:
         assert self._targets is not None

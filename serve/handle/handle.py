@@ -126,7 +126,7 @@ class _Handle:
         )
 
     def _get_registry(self) -> Registry:
-        if self._registry is None:
+        if self._registry is None or self._registry.is_closed:
             self._registry = get_registry(self._controller_name)
             self._registry.subscribe(self.endpoint_name)
         return self._registry

@@ -14,10 +14,12 @@ from typing import Any
 import ray
 
 from serve.controller.publish import endpoint_key
+from serve.errors import RayServeException
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
 from serve.ids import NAMESPACE, random_letters
 from serve.records import EndpointTargets, ReplicaAddress
+from serve.transport.auth import AuthError
 from serve.transport.client import Connection, connect
 from serve.transport.loopthread import LoopThread, get_loop_thread
 from serve.watcher import Watcher
@@ -52,6 +54,7 @@ class LoopRouters:
         for router in self.by_endpoint.values():
             router.close()
         self.by_endpoint.clear()
+        self._guard = None  # it knows the loop, which would never be let go
 
 
 class Registry:
@@ -62,7 +65,15 @@ class Registry:
     """
 
     def __init__(self, controller_name: str) -> None:
-        controller = ray.get_actor(controller_name, namespace=NAMESPACE)
+        try:
+            controller = ray.get_actor(controller_name, namespace=NAMESPACE)
+        except ValueError:
+            raise RayServeException(
+                f"The handle's instance '{controller_name}' is not on this Ray cluster any more. Get a new handle "
+                "with serve.get_handle() from the instance that runs, or start one with serve.start()."
+            ) from None
+        self._controller_name = controller_name
+        self.is_closed = False
         self._secret: bytes = ray.get(controller.secret.remote(), timeout=FIRST_VALUE_S)
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._thread: LoopThread = get_loop_thread()
@@ -121,6 +132,7 @@ class Registry:
 
     def close(self) -> None:
         """Stop listening and close the connections of the shared loop."""
+        self.is_closed = True
         for task in self._tasks:
             task.cancel()
         with self._lock:
@@ -130,7 +142,20 @@ class Registry:
                 loop.call_soon_threadsafe(routers.close)
 
     async def _connect(self, address: ReplicaAddress) -> Connection:
-        return await connect(address, self._secret, local_node_id=self._node_id)
+        try:
+            return await connect(address, self._secret, local_node_id=self._node_id)
+        except AuthError:
+            if not await self._renew_secret():
+                raise
+            return await connect(address, self._secret, local_node_id=self._node_id)
+
+    async def _renew_secret(self) -> bool:
+        """A detached instance that was ended and started anew has another one. Whether it has."""
+        before = self._secret
+        with contextlib.suppress(ValueError):  # no controller
+            controller = await asyncio.to_thread(ray.get_actor, self._controller_name, NAMESPACE)
+            self._secret = await controller.secret.remote()
+        return self._secret != before
 
     async def _apply(self, key: str, value: object) -> None:
         assert value is None or isinstance(value, EndpointTargets)

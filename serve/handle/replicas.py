@@ -19,6 +19,7 @@ from serve.transport.client import Connection
 RECONNECT_S = 0.1
 
 Connect = Callable[[ReplicaAddress], Awaitable[Connection]]
+Rehome = Callable[[Call, "asyncio.Future[object]"], None]
 
 
 class Slot:
@@ -36,10 +37,13 @@ class Slot:
 class Attempt:
     """One call on its way: waits for a replica, is sent, is sent elsewhere if it was not executed."""
 
-    __slots__ = ("answer", "call", "replicas", "sent", "timer")
+    __slots__ = ("answer", "call", "can_move", "replicas", "sent", "timer")
 
-    def __init__(self, replicas: Replicas, call: Call, answer: asyncio.Future[object]) -> None:
+    def __init__(
+        self, replicas: Replicas, call: Call, answer: asyncio.Future[object], can_move: bool
+    ) -> None:
         self.replicas = replicas
+        self.can_move = can_move
         self.call = call
         self.answer = answer
         self.sent: asyncio.Future[object] | None = None
@@ -84,6 +88,8 @@ class Attempt:
                 self.replicas.enqueue(self)
                 return
             answer.set_exception(error)
+            if self.replicas.is_closed:
+                answer.exception()  # a loop that ended with calls in flight: not worth a log line
         self.replicas.pump()
 
 
@@ -93,11 +99,15 @@ class Replicas:
     Args:
         targets: the backend as published.
         connect: opens a connection.
+        rehome: takes a call that waits here when the backend leaves the endpoint's traffic.
     """
 
-    def __init__(self, targets: BackendTargets, connect: Connect) -> None:
+    def __init__(self, targets: BackendTargets, connect: Connect, rehome: Rehome) -> None:
         self._targets = targets
         self._connect = connect
+        self._rehome = rehome
+        self.is_closed = False
+        self._is_left = False
         self._slots: list[Slot] = []
         self._next = 0
         self._queue: deque[Attempt] = deque()
@@ -116,9 +126,17 @@ class Replicas:
             self._ensure_connecting(slot)
         self.pump()
 
-    def submit(self, call: Call, answer: asyncio.Future[object]) -> Attempt:
-        """Send a call to the next free replica, now or when there is one."""
-        attempt = Attempt(self, call, answer)
+    def submit(
+        self, call: Call, answer: asyncio.Future[object], can_move: bool = True
+    ) -> Attempt:
+        """Send a call to the next free replica, now or when there is one.
+
+        Args:
+            call: what to send.
+            answer: gets the result.
+            can_move: it goes to another backend if this one leaves the traffic while it waits.
+        """
+        attempt = Attempt(self, call, answer, can_move)
         connection = None if self._queue else self._free_connection()
         if connection is not None:
             attempt.send(connection)
@@ -128,6 +146,9 @@ class Replicas:
 
     def enqueue(self, attempt: Attempt) -> None:
         """Let an attempt wait for its turn."""
+        if self._is_left:
+            self._send_away(attempt)
+            return
         if self._refusal is not None:
             attempt.answer.set_exception(self._refusal)
             return
@@ -155,19 +176,18 @@ class Replicas:
             self._queue.popleft().send(connection)
 
     def close_gently(self) -> None:
-        """The backend is no longer the endpoint's: calls in flight finish, those that wait fail."""
+        """The backend is no longer the endpoint's: calls in flight finish, those that wait move on."""
+        self._is_left = True
         for slot in self._slots:
             self._retire(slot)
         self._slots = []
-        self._refuse_all(
-            ReplicaUnavailableError(
-                f"Backend '{self._targets.backend_tag}' was taken out of the traffic while the call waited. It "
-                "was not executed; send it again."
-            )
-        )
+        waiting, self._queue = self._queue, deque()
+        for attempt in waiting:
+            self._send_away(attempt)
 
     def close(self) -> None:
-        """Close every connection; calls in flight fail."""
+        """Close every connection; calls in flight and those that wait fail."""
+        self.is_closed = True
         for slot in self._slots:
             slot.is_removed = True
             if slot.connecting is not None:
@@ -175,6 +195,12 @@ class Replicas:
             if slot.connection is not None:
                 slot.connection.close()
         self._slots = []
+        self._refuse_all(
+            ReplicaUnavailableError(
+                f"The call waited for backend '{self._targets.backend_tag}' when its instance or its event loop "
+                "ended. It was not executed."
+            )
+        )
 
     def timeout_error(self) -> QueueTimeoutError:
         """What a call gets that waited too long."""
@@ -221,9 +247,26 @@ class Replicas:
     def _refuse_all(self, error: RayServeException) -> None:
         self._refusal = error
         for attempt in self._queue:
+            self._drop(attempt)
             if not attempt.answer.done():
                 attempt.answer.set_exception(error)
+                if self.is_closed:
+                    attempt.answer.exception()
         self._queue.clear()
+
+    def _send_away(self, attempt: Attempt) -> None:
+        self._drop(attempt)
+        if attempt.answer.done():
+            return
+        if attempt.can_move:
+            self._rehome(attempt.call, attempt.answer)
+            return
+        attempt.answer.set_exception(
+            ReplicaUnavailableError(
+                f"Backend '{self._targets.backend_tag}' was taken out of the traffic while the call waited. It "
+                "was not executed."
+            )
+        )
 
     def _retire(self, slot: Slot) -> None:
         slot.is_removed = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from serve.call import Call
+from serve.call import SHARD_KEY_HEADER, Call
 from serve.errors import RayServeException
 from serve.handle.replicas import Attempt, Connect, Replicas
 from serve.records import EndpointTargets
@@ -53,14 +53,14 @@ class Router:
         """Take the endpoint as published now."""
         self._targets = targets
         published = {} if targets is None else {b.backend_tag: b for b in targets.backends}
-        for tag in list(self._backends):
-            if tag not in published:
-                self._backends.pop(tag).close_gently()
+        left = [self._backends.pop(tag) for tag in list(self._backends) if tag not in published]
         for tag, backend in published.items():
             if tag in self._backends:
                 self._backends[tag].update(backend)
             else:
-                self._backends[tag] = Replicas(backend, self._connect)
+                self._backends[tag] = Replicas(backend, self._connect, self._rehome)
+        for replicas in left:
+            replicas.close_gently()  # what waits there goes to those that are known by now
         while targets is not None and self._homeless:
             call, shard_key, answer = self._homeless.popleft()
             if not answer.done():
@@ -84,7 +84,7 @@ class Router:
             answer.attempt = None
             answer.set_exception(RayServeException(f"Backend '{backend_tag}' is not in use."))
         else:
-            answer.attempt = replicas.submit(call, answer)
+            answer.attempt = replicas.submit(call, answer, can_move=False)
         return answer
 
     def close(self) -> None:
@@ -93,7 +93,9 @@ class Router:
             replicas.close()
         self._backends.clear()
 
-    def _route(self, call: Call, shard_key: str | None, answer: Answer) -> None:
+    def _route(
+        self, call: Call, shard_key: str | None, answer: Answer, *, is_copied: bool = False
+    ) -> None:
         assert self._targets is not None  # the callers have looked
         policy = self._targets.policy
         number = split_number(shard_key)
@@ -101,9 +103,19 @@ class Router:
         if tag is None:
             answer.set_exception(no_traffic_error(self._endpoint))
             return
-        for shadow in choose_shadows(policy, number):
-            self.send_to(shadow, call).add_done_callback(_ignore)
+        if policy.shadows and not is_copied:
+            for shadow in choose_shadows(policy, number):
+                self.send_to(shadow, call).add_done_callback(_ignore)
         answer.attempt = self._backends[tag].submit(call, answer)
+
+    def _rehome(self, call: Call, answer: asyncio.Future[object]) -> None:
+        """Its backend left the traffic while it waited: the new policy decides."""
+        assert isinstance(answer, Answer)  # made in send()
+        shard_key = call.headers[SHARD_KEY_HEADER]
+        if self._targets is None:
+            self._wait_for_endpoint(call, shard_key, answer)
+        else:
+            self._route(call, shard_key, answer, is_copied=True)
 
     def _wait_for_endpoint(self, call: Call, shard_key: str | None, answer: Answer) -> None:
         self._homeless.append((call, shard_key, answer))

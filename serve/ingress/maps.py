@@ -23,6 +23,7 @@ HEALTH_SECTION = "ingress_healthz"
 ROUTES_SECTION = "ingress_routes"
 NO_TRAFFIC_SECTION = "ingress_no_traffic"
 MISS_SECTION = "ingress_miss"
+RELAY_SECTION = "ingress_relay"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class IngressSettings:
     Attributes:
         host: address to listen on.
         port: port to listen on, 1 to 65535.
-        folder: absolute path of a folder of its own, for the configuration, its maps and the two
+        folder: absolute path of a folder of its own, for the configuration, its maps and the
             sockets.
         node_id: Ray's id of the node, for messages.
         request_timeout_s: how long either side may be silent during a request, seconds.
@@ -67,6 +67,11 @@ class IngressSettings:
     def master_socket(self) -> str:
         """Path of the master's socket, where reloads are asked for."""
         return f"{self.folder}/master.sock"
+
+    @property
+    def relay_socket(self) -> str:
+        """Path of the socket on which a worker takes what its predecessor still got."""
+        return f"{self.folder}/relay.sock"
 
 
 CONFIG_NAME = "haproxy.cfg"

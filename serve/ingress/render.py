@@ -22,6 +22,7 @@ from serve.ingress.maps import (
     HEALTH_SECTION,
     MISS_SECTION,
     NO_TRAFFIC_SECTION,
+    RELAY_SECTION,
     ROUTES_SECTION,
     Endpoint,
     Maps,
@@ -81,6 +82,7 @@ def render(table: IngressTable, settings: IngressSettings) -> Document:
         *_frontend(table, endpoints, files, maps, settings),
         *_miss(files, maps),
         *_own_answers(files),
+        *_relay(settings),
     ]
     for backend in all_backends(table):
         lines += _backend(backend, files)
@@ -113,7 +115,6 @@ def _global(maps: Maps, endpoints: list[Endpoint], settings: IngressSettings) ->
         f"    nbthread {settings.thread_count}",
         f"    fd-hard-limit {FILE_LIMIT}",
         f"    stats socket {settings.admin_socket} mode 600 level admin expose-fd listeners",
-        "    stats timeout 1h",
         f"    tune.bufsize {buffer}",
         f"    tune.maxrewrite {rewrite}",
         "",
@@ -158,6 +159,7 @@ def _frontend(
     lines = [
         "frontend ingress",
         f"    bind {format_address(settings.host, settings.port)}",
+        f"    bind unix@{settings.relay_socket} mode 600 accept-proxy",
         f"    http-request set-var(txn.id) req.fhdr(x-request-id) if {valid_id}",
         "    http-request set-var(txn.id) uuid,regsub(-,,g) unless { var(txn.id) -m found }",
         "    http-request set-header X-Request-ID %[var(txn.id)]",
@@ -172,7 +174,9 @@ def _frontend(
     ]
     if any(endpoint.route.is_mount for endpoint in endpoints):
         lines.append("    http-request set-header X-Serve-Mount 1 if { var(txn.key) -m sub .p. }")
-    lines += _split(endpoints, files)
+    chosen = [f"    use_backend {RELAY_SECTION} if {{ stopping }}", *_split(endpoints, files)]
+    # http-request rules run before any use_backend: keep them in that order in the text too
+    lines += sorted(chosen, key=lambda line: line.startswith("    use_backend"))
     lines += [
         f"    use_backend %[{key},map_str({files['targets']})] if {{ {key} -m found }}",
         f"    default_backend {MISS_SECTION}",
@@ -218,7 +222,7 @@ def _methods(table: IngressTable) -> list[str]:
         lines.append(
             f"    http-request return status 405 {_TEXT} string 'Method Not Allowed' "
             f"hdr Allow '{allow}' if !{{ method {alternatives} }} "
-            f"{{ var(txn.key) -m beg m{index}. }}"
+            f"{{ var(txn.key) -m beg m{index}. }} !{{ stopping }}"
         )
     return lines
 
@@ -251,8 +255,7 @@ def _split(endpoints: list[Endpoint], files: dict[str, str]) -> list[str]:
                 f"    use_backend {section_name(tag)} "
                 f"if {is_this} {{ var(txn.number) -m int lt {edge} }}"
             )
-    # http-request rules run before any use_backend: keep them in that order in the text too
-    return sorted(lines, key=lambda line: line.startswith("    use_backend"))
+    return lines
 
 
 def _miss(files: dict[str, str], maps: Maps) -> list[str]:
@@ -291,6 +294,19 @@ def _own_answers(files: dict[str, str]) -> list[str]:
         f"    http-request return status 503 {_TEXT} hdr Retry-After 1 lf-string "
         f'\'Endpoint "%[var(txn.key),map_str({files["endpoints"]})]" has no traffic. '
         "Give it some with serve.set_traffic(...).'",
+        "",
+    ]
+
+
+def _relay(settings: IngressSettings) -> list[str]:
+    """Where a worker that a reload has replaced sends what still comes: to its successor.
+
+    It keeps its idle connections until their next request, so that none is closed under a client that
+    just sends one. That request must see today's routes and replicas, not those of back then.
+    """
+    return [
+        f"backend {RELAY_SECTION}",
+        f"    server successor unix@{settings.relay_socket} send-proxy-v2",
         "",
     ]
 

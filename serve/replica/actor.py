@@ -31,11 +31,13 @@ class Ready:
         address: where it is reached.
         config_version: version of the configuration it runs with.
         pid: its process.
+        is_asgi: the definition is an ASGI application; of an import path, only the replica can tell.
     """
 
     address: ReplicaAddress
     config_version: int
     pid: int
+    is_asgi: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class ReplicaActor:
         """Answers once the constructor is done, well or not."""
         if isinstance(self._outcome, str):
             return Failed(self._outcome)
-        return Ready(self._outcome, self._replica.config_version, os.getpid())
+        replica = self._replica
+        return Ready(self._outcome, replica.config_version, os.getpid(), replica.is_asgi)
 
     async def watch(self) -> None:
         """Never answers: the caller hears of this process's end by the call's failure."""
@@ -109,4 +112,3 @@ class ReplicaActor:
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:
         send_copies(endpoint, tags, request)
-

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from serve.ingress.routes import CompiledRoute, compile_route
 from serve.replica.answers import encode_answer
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
-from serve.replica.inbox import Inbox
+from serve.replica.inbox import DisconnectWatch, Inbox
 from serve.request import HTTPRequest, cross_loop_receive
 
 logger = logging.getLogger("ray.serve")
@@ -65,6 +66,7 @@ class HTTPEntry:
         for middleware in reversed(middlewares):
             inner = middleware.cls(inner, *middleware.args, **middleware.kwargs)
         self._inner = inner
+        self._watch = DisconnectWatch()
         self._loop = asyncio.get_running_loop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +93,7 @@ class HTTPEntry:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None  # ASGI servers run each request in a task
-        inbox = Inbox(receive, task)
+        inbox = reply.inbox = Inbox(receive, task, self._watch)
         receive = inbox.receive
         try:
             if _SHADOW_HEADER in headers:
@@ -138,16 +140,24 @@ class HTTPEntry:
 class Reply:
     """ASGI's `send` for one request: adds the tags and remembers whether the answer has begun."""
 
-    __slots__ = ("_send", "_tag_headers", "is_started")
+    __slots__ = ("_send", "_tag_headers", "inbox", "is_started")
 
     def __init__(self, send: Send, tag_headers: _Headers) -> None:
         self._send = send
         self._tag_headers = tag_headers
+        self.inbox: Inbox | None = None
         self.is_started = False
 
     async def send(self, message: Message) -> None:
-        """Send one message on."""
-        if not self.is_started and message["type"] in ("http.response.start", "websocket.accept"):
+        """Send one message on; before the last one the inbox is closed.
+
+        A background task of the answer outlives its client.
+        """
+        kind = message["type"]
+        if kind == "http.response.body":
+            if self.inbox is not None and not message.get("more_body"):
+                self.inbox.close()
+        elif kind in ("http.response.start", "websocket.accept"):
             self.is_started = True
             message["headers"] = [*message.get("headers", ()), *self._tag_headers]
         await self._send(message)
@@ -168,24 +178,51 @@ class Reply:
         await self.send({"type": "http.response.body", "body": body})
 
 
-def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Put what HAProxy knows of the request where handlers look for it."""
-    endpoint = headers.get(b"x-serve-endpoint", b"").decode()
-    route = headers.get(b"x-serve-route", b"").decode()
-    request_id = headers.get(b"x-request-id", b"").decode("latin-1") or make_request_id()
-    request_context.set(RequestContext(request_id, endpoint, route))
-    scope["serve_endpoint"] = endpoint
-    if b"x-serve-mount" in headers:
-        scope["root_path"] = route.rstrip("/")
-    elif "{" in route:
-        scope["path_params"] = _pattern(route).match(scope["path"]) or {}
-    if _METHOD_HEADER in headers:
-        scope["serve_method"] = headers[_METHOD_HEADER].decode("latin-1")
-    forwarded = headers.get(b"x-forwarded-for")
-    if forwarded is not None:  # HAProxy's is the last
-        scope["client"] = (forwarded.rpartition(b",")[2].strip().decode("latin-1"), 0)
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """What a replica needs of a route, worked out once."""
+
+    endpoint: str
+    route: str
+    root_path: str | None
+    pattern: CompiledRoute | None
 
 
 @functools.lru_cache(maxsize=1024)
-def _pattern(route: str) -> CompiledRoute:
-    return compile_route(route, False)
+def _route_facts(endpoint: bytes, route: bytes, is_mount: bool) -> RouteFacts:
+    text = route.decode()
+    has_parameters = "{" in text and not is_mount
+    return RouteFacts(
+        endpoint.decode(),
+        text,
+        text.rstrip("/") if is_mount else None,
+        compile_route(text, False) if has_parameters else None,
+    )
+
+
+def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Put what HAProxy knows of the request where handlers look for it."""
+    get = headers.get
+    facts = _route_facts(
+        get(b"x-serve-endpoint", b""), get(b"x-serve-route", b""), b"x-serve-mount" in headers
+    )
+    request_id = get(b"x-request-id")
+    request_context.set(
+        RequestContext(
+            request_id.decode("latin-1") if request_id else make_request_id(),
+            facts.endpoint,
+            facts.route,
+        )
+    )
+    scope["serve_endpoint"] = facts.endpoint
+    if facts.root_path is not None:
+        scope["root_path"] = facts.root_path
+    if facts.pattern is not None:
+        scope["path_params"] = facts.pattern.match(scope["path"]) or {}
+    if _METHOD_HEADER in headers:
+        scope["serve_method"] = headers[_METHOD_HEADER].decode("latin-1")
+    forwarded = get(b"x-forwarded-for")
+    if forwarded is not None:
+        if b"," in forwarded:  # HAProxy's is the last
+            forwarded = forwarded.rpartition(b",")[2].strip()
+        scope["client"] = (forwarded.decode("latin-1"), 0)

@@ -13,7 +13,7 @@ from observability.instrument.context import RequestContext, request_context
 from serve.call import Call
 from serve.config import BackendConfig, Traits
 from serve.context import ReplicaContext, set_replica_context
-from serve.definition import Definition
+from serve.definition import Definition, inspect_target
 from serve.records import ReplicaAddress
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
@@ -85,6 +85,11 @@ class Replica:
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
 
+    @property
+    def is_asgi(self) -> bool:
+        """Whether an ASGI application answers."""
+        return self._user.asgi_app is not None
+
     async def start(self) -> ReplicaAddress:
         """Build the callable, then listen. Raises what the user's constructor raises."""
         spec = self.spec
@@ -92,8 +97,10 @@ class Replica:
             ReplicaContext(spec.backend_tag, spec.replica_tag, spec.controller_name)
         )
         definition = Definition.unpack(spec.definition)
+        # Looked at anew: what an import path names was not known before.
+        traits = inspect_target(definition.target, definition.init_args)
         self._user = UserCallable(
-            spec.backend_tag, definition, spec.traits, spec.config, self._threads
+            spec.backend_tag, definition, traits, spec.config, self._threads
         )
         await self._user.build()
         if self._user.asgi_app is not None:
@@ -153,11 +160,9 @@ class Replica:
         spec = self.spec
         tags = (spec.backend_tag, spec.replica_tag)
         entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow)
-        self._http = HTTPServer(entry, self._host)
+        self._http = HTTPServer(entry, self._host, self._app_state())
         await self._http.start()
-        self._calls = CallServer(
-            self._execute_message, spec.secret, replica_tag=spec.replica_tag
-        )
+        self._calls = CallServer(self._execute_message, spec.secret, replica_tag=spec.replica_tag)
         bound = await self._calls.start(self._host)
         return ReplicaAddress(
             spec.replica_tag,
@@ -179,8 +184,11 @@ class Replica:
         async def drop(message: Message) -> None:
             pass
 
-        scope = copy_facts(request.scope)
+        scope = {**copy_facts(request.scope), "state": self._app_state()}
         await self._user.asgi_app(scope, request.receive, drop)
+
+    def _app_state(self) -> dict[str, Any]:
+        return {} if self._lifespan is None else dict(self._lifespan.state)
 
     def _is_idle(self) -> bool:
         return self._gate.inside == 0 and self._gate.waiting == 0

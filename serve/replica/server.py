@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,9 +14,15 @@ KEEP_ALIVE_S = 24 * 3600
 
 
 class HTTPServer:
-    """Serves an ASGI application on `host` and a port that the system chooses."""
+    """Serves an ASGI application on `host` and a port that the system chooses.
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    Args:
+        app: the application.
+        host: address to listen on.
+        state: what the application's start-up left behind; each request gets a copy. None: nothing.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, state: dict[str, Any] | None = None) -> None:
         self._socket = _listen(host)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
@@ -33,6 +40,7 @@ class HTTPServer:
         config.load()
         self._server = uvicorn.Server(config)
         self._server.lifespan = config.lifespan_class(config)
+        self._server.lifespan.state.update(state or {})
 
     async def start(self) -> None:
         """Begin to accept."""

@@ -29,6 +29,7 @@ class HandlerThreads:
         self._name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._is_woken = False
         self._loop = asyncio.get_running_loop()
         self.resize(count)
 
@@ -53,26 +54,28 @@ class HandlerThreads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            future, function, args = job
-            if future.cancelled():
-                continue
-            result, error = None, None
-            try:
-                result = function(*args)
-            except BaseException as raised:  # noqa: BLE001 - it belongs to who awaits the future
-                error = RuntimeError(str(raised)) if isinstance(raised, StopIteration) else raised
-            self._finish(future, result, error)
-            del job, future, result, error  # keep no request alive until the next one comes
+            self._run_job(*job)
+            del job  # keep no request alive until the next one comes
 
-    def _finish(
-        self, future: asyncio.Future[Any], result: object, error: BaseException | None
+    def _run_job(
+        self, future: asyncio.Future[Any], function: Callable[..., Any], args: tuple[Any, ...]
     ) -> None:
-        was_empty = not self._done
+        if future.cancelled():
+            return
+        result, error = None, None
+        try:
+            result = function(*args)
+        except BaseException as raised:  # noqa: BLE001 - it belongs to who awaits the future
+            error = RuntimeError(str(raised)) if isinstance(raised, StopIteration) else raised
         self._done.append((future, result, error))
-        if was_empty and not self._loop.is_closed():  # one wake-up for all that finish meanwhile
+        # One wake-up for all that finish meanwhile. The mark is set after the append here and taken
+        # away before the reading there: whichever way the two interleave, no result is left behind.
+        if not self._is_woken and not self._loop.is_closed():
+            self._is_woken = True
             self._loop.call_soon_threadsafe(self._resolve)
 
     def _resolve(self) -> None:
+        self._is_woken = False
         while self._done:
             future, result, error = self._done.popleft()
             if future.cancelled():

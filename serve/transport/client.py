@@ -16,6 +16,8 @@ from serve.transport.frames import FrameError, FrameKind, MessageError, Piece, c
 from serve.transport.handshake import greet_server
 from serve.transport.stream import FrameStream, tune_socket
 
+_ANSWERS = frozenset(map(int, (FrameKind.RESULT, FrameKind.ERROR, FrameKind.REJECT)))
+
 
 class CallFuture(asyncio.Future[Any]):
     """The answer to come. Cancelling it cancels the call at the replica."""
@@ -115,6 +117,8 @@ class Connection(FrameStream):
             self._draining = True
             self._refuse("it is draining")
             return
+        if kind not in _ANSWERS:
+            raise FrameError(f"A server does not send frames of kind {kind}.")
         future = self._pending.pop(call_id, None)
         if future is None or future.done():
             return  # cancelled here; the answer crossed with that
@@ -125,12 +129,10 @@ class Connection(FrameStream):
                 self._fail_unreadable(future, error)
         elif kind == FrameKind.ERROR:
             future.set_exception(read_failure(data, buffers))
-        elif kind == FrameKind.REJECT:
+        else:
             future.set_exception(
                 ReplicaUnavailableError(f"{self._peer} did not execute the call: it is draining.")
             )
-        else:
-            raise FrameError(f"A server does not send frames of kind {kind}.")
 
     def _fail_unreadable(self, future: CallFuture, error: Exception) -> None:
         failure = MessageError(

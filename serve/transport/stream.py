@@ -60,7 +60,8 @@ class FrameStream(FrameReader, asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Closes now."""
-        self._transport.abort()
+        if not self.gone.done():  # asyncio's transport is no more to be touched then
+            self._transport.abort()
 
 
 def tune_socket(sock: socket.socket) -> None:

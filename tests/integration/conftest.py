@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 
 import serve
 from tests.conftest import free_port
+from tests.integration.samples import QUICK
 
 
 @dataclass
@@ -41,3 +44,59 @@ def instance(shared_instance: Instance) -> Iterator[Instance]:
         serve.delete_endpoint(name)
     for tag in serve.list_backends():
         serve.delete_backend(tag, force=True)
+
+
+Deploy = Callable[..., str]
+
+
+@pytest.fixture
+def deploy(shared_instance: Instance) -> Iterator[Deploy]:
+    """Makes a backend and an endpoint of one new name, which it returns; both are gone after the test.
+
+    Called as `deploy(target, *init_args, route=None, **config)`.
+    """
+    names: list[str] = []
+
+    def make(target: Any, *init_args: Any, route: str | None = None, **config: Any) -> str:
+        name = f"{target.__name__.lower().strip('_')}_{next(_numbers)}"
+        names.append(name)
+        serve.create_backend(
+            name, target, *init_args, ray_actor_options={"num_cpus": 0}, config=config
+        )
+        serve.create_endpoint(name, backend=name, route=route)
+        return name
+
+    yield make
+    for name in reversed(names):
+        serve.delete_endpoint(name)
+        serve.delete_backend(name, force=True)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def bring_up(instance: Instance) -> Deploy:
+    """Make a backend and an endpoint for it: `bring_up(target, *init_args, **config)` gives their
+    name.
+
+    The name is the backend's tag and the endpoint's name, and the route is `/<name>`. `methods` and
+    `actor_options` are taken out of the configuration.
+    """
+    numbers = itertools.count(1)
+
+    def make(
+        target: Any,
+        *init_args: Any,
+        methods: list[str] | None = None,
+        actor_options: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> str:
+        name = f"b{next(numbers)}"
+        serve.create_backend(
+            name, target, *init_args, ray_actor_options=actor_options, config=QUICK | config
+        )
+        serve.create_endpoint(name, backend=name, route=f"/{name}", methods=methods)
+        return name
+
+    return make

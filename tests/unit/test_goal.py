@@ -1,4 +1,4 @@
-"""How each call changes the goal: what it refuses, in which words, and that a refused call changes nothing."""
+"""How each call changes the goal: what is refused, in which words, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FUNCTION = Traits("handler")
 CLASS = Traits("Model", is_function=False)
 
 
-def backend(tag: str, change_id: str = "", traits: Traits = FUNCTION, **options: Any) -> BackendGoal:
+def backend(
+    tag: str, change_id: str = "", traits: Traits = FUNCTION, **options: Any
+) -> BackendGoal:
     config = BackendConfig(**options).resolve(traits)
     return BackendGoal(tag, b"", traits, {"num_cpus": 1}, config, change_id=change_id or tag)
 

@@ -8,7 +8,13 @@ from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Observed, Phase, ReplicaView
 from serve.controller.publish import INGRESS_KEY, endpoint_key, publish
-from serve.records import BackendTargets, EndpointTargets, IngressRoute, IngressTable, ReplicaAddress
+from serve.records import (
+    BackendTargets,
+    EndpointTargets,
+    IngressRoute,
+    IngressTable,
+    ReplicaAddress,
+)
 from serve.traffic import TrafficPolicy
 
 

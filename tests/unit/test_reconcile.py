@@ -1,4 +1,4 @@
-"""What the controller does next, for each difference between goal and world, and that it gets there."""
+"""What the controller does next, for each difference of goal and world, and that it gets there."""
 
 from __future__ import annotations
 
@@ -179,7 +179,10 @@ def test_without_a_server_every_ingress_is_ended() -> None:
 
 def test_the_replicas_of_a_backend_come_in_the_order_of_their_tags_without_those_stopping() -> None:
     world = seen(
-        replica("a#2"), replica("a#3", Phase.STOPPING), replica("b#1"), replica("a#1", Phase.STARTING)
+        replica("a#2"),
+        replica("a#3", Phase.STOPPING),
+        replica("b#1"),
+        replica("a#1", Phase.STARTING),
     )
     assert [view.tag for view in replicas_of(world, "a")] == ["a#1", "a#2"]
 
@@ -261,12 +264,14 @@ def worlds(draw: st.DrawFn) -> Observed:
         tag: Failure(draw(st.integers(1, 9)), draw(st.floats(0, 100)), "boom")
         for tag in draw(st.sets(st.sampled_from(TAGS)))
     }
-    ingresses = {node: IngressView(node) for node in draw(st.sets(st.sampled_from([*NODES, "old"])))}
+    ingresses = {
+        node: IngressView(node) for node in draw(st.sets(st.sampled_from([*NODES, "old"])))
+    }
     nodes = tuple(sorted(draw(st.sets(st.sampled_from(NODES)))))
     return seen(*views, failures=failures, ingresses=ingresses, node_ids=nodes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(goals(), worlds())
 def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     goal: Goal, observed: Observed
@@ -276,12 +281,14 @@ def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
         world.turn(goal, 200 + 31.0 * turn)
     assert world.turn(goal, 500) == []
     running = [(v.backend_tag, v.config_version) for v in world.observed.replicas.values()]
-    wanted = [(b.tag, b.version) for b in goal.backends.values() for _ in range(b.config.num_replicas)]
+    wanted = [
+        (b.tag, b.version) for b in goal.backends.values() for _ in range(b.config.num_replicas)
+    ]
     assert sorted(running) == sorted(wanted)
     assert all(view.phase is Phase.RUNNING for view in world.observed.replicas.values())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_no_running_replica_goes_while_one_that_does_not_run_could(
     goal: Goal, observed: Observed, now: float
@@ -290,13 +297,16 @@ def test_no_running_replica_goes_while_one_that_does_not_run_could(
     gone = {a.replica_tag for a in actions if isinstance(a, (StopReplica, FailReplica))}
     for each in goal.backends:
         stays = [view for view in replicas_of(observed, each) if view.tag not in gone]
-        is_running_stopped = any(observed.replicas[tag].phase is Phase.RUNNING for tag in gone
-                                 if observed.replicas[tag].backend_tag == each)
+        is_running_stopped = any(
+            observed.replicas[tag].phase is Phase.RUNNING
+            for tag in gone
+            if observed.replicas[tag].backend_tag == each
+        )
         if is_running_stopped:
             assert all(view.phase is Phase.RUNNING for view in stays)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
     goal: Goal, observed: Observed, now: float
@@ -308,7 +318,7 @@ def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
         assert len(left) >= min(len(running), each.config.num_replicas)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(goals(), worlds(), st.floats(0, 1000))
 def test_no_replica_is_told_to_stop_twice(goal: Goal, observed: Observed, now: float) -> None:
     tags = [a.replica_tag for a in reconcile(goal, observed, now) if isinstance(a, StopReplica)]

@@ -1,4 +1,4 @@
-"""The handshake: only who holds the secret is let in, on both sides, and nobody is unpickled before."""
+"""The handshake: who holds the secret is let in, nobody else, on both sides."""
 
 from __future__ import annotations
 

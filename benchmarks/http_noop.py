@@ -1,0 +1,125 @@
+"""HTTP requests per second of a no-op backend, beside the bare ASGI application behind the same HAProxy.
+
+One HAProxy, with Tagtrail's whole configuration, routes `/noop` to a replica and `/bare` to a bare ASGI
+application under the same uvicorn in a Ray actor of its own: what differs is the replica.
+
+    python -m benchmarks.http_noop [--seconds 3] [--rounds 5] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import tempfile
+
+import ray
+import uvloop
+
+import serve
+from benchmarks.harness import Figure, be_nice, report, run_rounds
+from benchmarks.load import load
+from serve.ingress.keeper import IngressKeeper
+from serve.ingress.locate import find_haproxy
+from serve.ingress.records import IngressSettings
+from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
+from serve.replica.server import HTTPServer
+from serve.traffic import TrafficPolicy
+
+BARE = "bare ASGI application"
+
+
+async def bare_app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@ray.remote(num_cpus=1)
+class BareServer:
+    """The bare application in an actor, as a replica is one."""
+
+    async def start(self) -> int:
+        self._server = HTTPServer(bare_app, "127.0.0.1")
+        await self._server.start()
+        return self._server.port
+
+
+async def noop(request):
+    return b""
+
+
+def blocking_noop(request):
+    return b""
+
+
+
+class ASGINoop:
+    """The bare application as a backend of its own."""
+
+    async def __call__(self, scope, receive, send):
+        await bare_app(scope, receive, send)
+
+
+def deploy() -> dict[str, ReplicaAddress]:
+    """The backends, by the name of what is measured."""
+    backends = {
+        "async backend": noop,
+        "blocking backend": blocking_noop,
+        "ASGI backend": ASGINoop(),
+    }
+    for name, target in backends.items():
+        serve.create_backend(name, target, config={"max_concurrent_queries": 100})
+    replicas = serve.api._get_client().status().observed.replicas.values()
+    return {view.backend_tag: view.address for view in replicas if view.address is not None}
+
+
+def make_table(addresses: dict[str, ReplicaAddress]) -> IngressTable:
+    """One route and one backend each."""
+    routes, backends = [], []
+    for index, (name, address) in enumerate(addresses.items()):
+        policy = TrafficPolicy.of({name: 1.0})
+        routes.append(IngressRoute(name, f"/{index}", ("GET",), False, policy))
+        backends.append(BackendTargets(name, (address,), max_concurrent_queries=100))
+    return IngressTable(tuple(routes), tuple(backends))
+
+
+async def measure(port: int, names: list[str], seconds: float, rounds: int) -> list[Figure]:
+    """All rounds."""
+
+    def of(index: int, name: str):
+        return lambda in_flight: load(name, port, f"/{index}", in_flight, seconds)
+
+    return await run_rounds([of(i, name) for i, name in enumerate(names)], [1, 32], rounds)
+
+
+async def main(options: argparse.Namespace) -> None:
+    be_nice()
+    ray.init(
+        address="local", num_cpus=8, include_dashboard=False, log_to_driver=False,
+        logging_level="ERROR",
+    )  # fmt: skip
+    serve.start(http_options={"location": "NoServer"})
+    bare = BareServer.remote()
+    bare_port = await bare.start.remote()
+    addresses = {BARE: ReplicaAddress("bare#server", "", "", "127.0.0.1", bare_port, 0)} | deploy()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="tt") as folder:
+        keeper = IngressKeeper(IngressSettings("127.0.0.1", port, folder), find_haproxy())
+        await keeper.start(make_table(addresses))
+        try:
+            figures = await measure(port, list(addresses), options.seconds, options.rounds)
+        finally:
+            await keeper.stop(1)
+            serve.shutdown()
+            ray.shutdown()
+    report(figures, BARE, options.json)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each; medians count")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    uvloop.run(main(parser.parse_args()))

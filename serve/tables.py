@@ -1,0 +1,46 @@
+"""A described status as tables, for people. What they show is worked out in `serve.status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_status(described: dict[str, Any]) -> None:
+    """Print a described status as tables."""
+    console = Console()
+    addresses = [i["address"] or f"not listening: {i['error']}" for i in described["ingresses"]]
+    console.print(f"HTTP: {', '.join(addresses) or 'no server'}", highlight=False)
+    endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
+    for endpoint in described["endpoints"]:
+        endpoints.add_row(
+            endpoint["name"],
+            endpoint["route"] or "(handles only)",
+            ", ".join(endpoint["methods"]) or "all",
+            _shares(endpoint["traffic"]),
+            _shares(endpoint["shadows"]),
+        )
+    console.print(endpoints)
+    backends = Table("Backend", "Replica", "Phase", "Restarts", "HTTP", title="Backends")
+    for backend in described["backends"]:
+        label = f"{backend['tag']} ({backend['running']} of {backend['goal']} running)"
+        for replica in backend["replicas"] or [{}]:
+            colour = "green" if replica.get("phase") == "RUNNING" else "yellow"
+            backends.add_row(
+                label,
+                replica.get("tag", ""),
+                f"[{colour}]{replica.get('phase', 'NONE')}[/]",
+                str(replica.get("restarts", "")),
+                replica.get("http") or "",
+            )
+            label = ""
+    console.print(backends)
+    for backend in described["backends"]:
+        if backend["last_error"]:
+            console.print(f"[red]{backend['tag']}[/]: {backend['last_error']}", highlight=False)
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{tag} {share:.4g}" for tag, share in shares.items())

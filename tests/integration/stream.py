@@ -1,0 +1,44 @@
+"""Calls without end, from several threads, while something is done to those who answer them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Stream:
+    """Calls in four threads while the `with` block runs; counts the answers and keeps the errors."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(4)]
+        self.count = 0
+        self.errors: list[BaseException] = []
+
+    def wait_for_more(self, count: int) -> None:
+        """Return when so many more calls were answered."""
+        wanted = self.count + count
+        deadline = time.monotonic() + 20
+        while self.count < wanted and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _run(self) -> None:
+        while not self._is_over.is_set():
+            try:
+                self._call()
+                self.count += 1
+            except Exception as error:  # noqa: BLE001 - the test looks at it
+                self.errors.append(error)
+
+    def __enter__(self) -> Stream:
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_more(10)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()

@@ -1,0 +1,444 @@
+"""Processes killed by SIGKILL: the controller, replicas, HAProxy, the ingress. Requests go on, all of it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import ray
+
+import serve
+from serve.client import Client
+from serve.controller.observed import Failure, ReplicaView
+from serve.ids import NAMESPACE
+from tests.integration.conftest import Deploy, Instance
+from tests.integration.processes import (
+    haproxies,
+    is_alive,
+    masters,
+    parent_of,
+    run_folders,
+    wait_until,
+)
+from tests.integration.stream import Stream
+
+
+async def who(request: Any) -> dict[str, Any]:
+    await asyncio.sleep(0.01)
+    return {"pid": os.getpid(), "tag": serve.get_current_replica_tag()}
+
+
+class Configured:
+    def __init__(self) -> None:
+        self._config: Any = None
+
+    def reconfigure(self, config: Any) -> None:
+        self._config = config
+
+    async def __call__(self, request: Any) -> dict[str, Any]:
+        return {"pid": os.getpid(), "config": self._config}
+
+
+class SlowToStart:
+    def __init__(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def __call__(self, request: Any) -> str:
+        return "up"
+
+
+class Sabotaged:
+    """Can't start while a file is there; a file with 'exit' in it ends the process."""
+
+    def __init__(self, path: str) -> None:
+        file = Path(path)
+        if file.exists() and "exit" in file.read_text():
+            os._exit(7)
+        if file.exists():
+            raise RuntimeError(f"sabotaged by {path}")
+
+    async def __call__(self, request: Any) -> int:
+        return os.getpid()
+
+
+def client() -> Client:
+    return serve.connect()
+
+
+def kill_controller() -> int:
+    """SIGKILL; its old process id."""
+    pid = client().status().pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid))
+    return pid
+
+
+def replicas(backend: str) -> dict[str, ReplicaView]:
+    views = client().status().observed.replicas.values()
+    return {view.tag: view for view in views if view.backend_tag == backend}
+
+
+def failure(backend: str) -> Failure | None:
+    return client().status().observed.failures.get(backend)
+
+
+def actor_names(backend: str) -> set[str]:
+    """Replicas of a backend that exist as actors, whatever the controller knows of them."""
+    entries = ray.util.list_named_actors(all_namespaces=True)
+    names = {entry["name"] for entry in entries if entry["namespace"] == NAMESPACE}
+    return {name for name in names if f":{backend}#" in name}
+
+
+def ask(name: str) -> Any:
+    return serve.get_handle(name).call().result(20)
+
+
+def stream_of_http(instance: Instance, path: str) -> Stream:
+    http = httpx.Client(base_url=str(instance.http.base_url), timeout=20)
+    return Stream(lambda: http.get(path).raise_for_status())
+
+
+# The controller.
+
+
+def test_requests_go_on_while_the_controller_is_away(
+    deploy: Deploy, shared_instance: Instance
+) -> None:
+    name = deploy(who, num_replicas=2, route="/controller")
+    handle = serve.get_handle(name)
+    streams = [
+        stream_of_http(shared_instance, "/controller"),
+        Stream(lambda: handle.call().result(20)),
+        Stream(lambda: ray.get(handle.remote())),
+    ]
+    with contextlib.ExitStack() as stack:
+        for stream in streams:
+            stack.enter_context(stream)
+        kill_controller()
+        for stream in streams:
+            stream.wait_for_more(20)
+        client().list_backends()  # it is back
+        for stream in streams:
+            stream.wait_for_more(20)
+    assert [stream.errors for stream in streams] == [[], [], []]
+
+
+def test_the_api_answers_again_within_seconds_with_the_same_state(deploy: Deploy) -> None:
+    name = deploy(Configured, user_config={"a": 1}, route="/same")
+    shadow = deploy(who)
+    serve.shadow_traffic(name, shadow, 0.5)
+    before = serve.list_backends(), serve.list_endpoints()
+    old_pid = kill_controller()
+    started = time.monotonic()
+    assert (serve.list_backends(), serve.list_endpoints()) == before
+    assert time.monotonic() - started < 10
+    assert client().status().pid != old_pid
+    serve.shadow_traffic(name, shadow, 0)
+
+
+def test_replicas_are_adopted_with_their_tags_and_processes(deploy: Deploy) -> None:
+    name = deploy(who, num_replicas=2)
+    handle = serve.get_handle(name)
+    before = wait_until(lambda: _two(handle.call().result(20) for _ in range(4)))
+    kill_controller()
+    wait_until(lambda: len(_running(name)) == 2)
+    time.sleep(1.5)  # a step of the control loop, which could start others
+    assert set(replicas(name)) == set(before)
+    assert len(actor_names(name)) == 2
+    assert wait_until(lambda: _two(handle.call().result(20) for _ in range(4))) == before
+
+
+def test_a_handle_made_before_the_controllers_end_follows_changes_made_after_it(
+    deploy: Deploy,
+) -> None:
+    one, two = deploy(who), deploy(Configured)
+    handle = serve.get_handle(one)
+    assert "tag" in handle.call().result(10)
+    kill_controller()
+    serve.set_traffic(one, {two: 1.0})
+    assert "config" in handle.call().result(10)
+    serve.set_traffic(one, {one: 1.0})
+
+
+def test_routes_made_after_the_controllers_end_are_served(
+    deploy: Deploy, shared_instance: Instance
+) -> None:
+    name = deploy(who)
+    kill_controller()
+    serve.create_endpoint("after", backend=name, route="/after")
+    assert shared_instance.http.get("/after").status_code == 200
+    serve.delete_endpoint("after")
+    assert shared_instance.http.get("/after").status_code == 404
+
+
+def test_what_a_call_made_survives_a_kill_right_after_it(
+    deploy: Deploy, shared_instance: Instance
+) -> None:
+    name = deploy(Configured, route="/survives")
+    kill_controller()
+    assert shared_instance.http.get("/survives").status_code == 200
+    serve.update_backend_config(name, {"num_replicas": 2, "user_config": "new"})
+    kill_controller()
+    assert serve.get_backend_config(name).num_replicas == 2
+    assert ask(name)["config"] == "new"
+    serve.delete_endpoint(name)
+    kill_controller()
+    assert name not in serve.list_endpoints()
+    assert shared_instance.http.get("/survives").status_code == 404
+    serve.delete_backend(name, force=True)
+    kill_controller()
+    assert name not in serve.list_backends()
+    assert actor_names(name) == set()
+
+
+def test_a_backend_that_is_being_created_comes_up_all_the_same(shared_instance: Instance) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        created = pool.submit(
+            serve.create_backend, "slow", SlowToStart, 4.0, ray_actor_options={"num_cpus": 0}
+        )
+        wait_until(lambda: any(view.is_placed for view in replicas("slow").values()))
+        kill_controller()
+        created.result(30)
+    assert len(actor_names("slow")) == 1
+    serve.create_endpoint("slow", backend="slow")
+    assert ask("slow") == "up"
+    serve.delete_endpoint("slow")
+    serve.delete_backend("slow", force=True)
+
+
+def test_a_constructor_under_way_at_the_controllers_end_is_not_taken_for_unplaced(
+    shared_instance: Instance,
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        created = pool.submit(
+            serve.create_backend,
+            "patient",
+            SlowToStart,
+            6.0,
+            ray_actor_options={"num_cpus": 0},
+            config={"placement_timeout_s": 3},
+        )
+        wait_until(lambda: any(view.is_placed for view in replicas("patient").values()))
+        tags = set(replicas("patient"))
+        kill_controller()
+        created.result(30)
+    assert set(replicas("patient")) == tags
+    serve.delete_backend("patient", force=True)
+
+
+# Replicas.
+
+
+def test_a_killed_replica_comes_back_with_its_tag_and_a_new_process(deploy: Deploy) -> None:
+    name = deploy(who)
+    before = ask(name)
+    os.kill(before["pid"], signal.SIGKILL)
+    after = ask(name)
+    assert after["tag"] == before["tag"]
+    assert after["pid"] != before["pid"]
+    (view,) = wait_until(lambda: _running(name))
+    assert view.restarts == 1
+
+
+def test_no_get_fails_when_one_of_two_replicas_is_killed_under_load(
+    deploy: Deploy, shared_instance: Instance
+) -> None:
+    name = deploy(who, num_replicas=2, route="/two")
+    with stream_of_http(shared_instance, "/two") as stream:
+        os.kill(ask(name)["pid"], signal.SIGKILL)
+        stream.wait_for_more(100)
+        wait_until(lambda: len(_running(name)) == 2)
+        stream.wait_for_more(50)
+    assert stream.errors == []
+
+
+def test_no_remote_call_fails_when_one_of_two_replicas_is_killed(deploy: Deploy) -> None:
+    name = deploy(who, num_replicas=2)
+    handle = serve.get_handle(name)
+    with Stream(lambda: ray.get(handle.remote())) as stream:
+        os.kill(ask(name)["pid"], signal.SIGKILL)
+        stream.wait_for_more(50)
+    assert stream.errors == []
+
+
+def test_only_direct_calls_in_flight_at_a_killed_replica_fail_and_say_so(deploy: Deploy) -> None:
+    name = deploy(who, num_replicas=2)
+    handle = serve.get_handle(name)
+    with Stream(lambda: handle.call().result(20)) as stream:
+        os.kill(ask(name)["pid"], signal.SIGKILL)
+        stream.wait_for_more(50)
+    assert len(stream.errors) <= 4  # one for each thread of the stream
+    assert all(isinstance(error, serve.ReplicaDiedError) for error in stream.errors)
+    assert all("did not answer" in str(error) for error in stream.errors)
+
+
+@pytest.mark.parametrize("way", ["http", "call", "remote"])
+def test_requests_wait_for_the_only_replica_to_come_back(
+    deploy: Deploy, shared_instance: Instance, way: str
+) -> None:
+    name = deploy(who, route=f"/only_{way}")
+    handle = serve.get_handle(name)
+    ways: dict[str, Callable[[], Any]] = {
+        "http": lambda: shared_instance.http.get(f"/only_{way}").raise_for_status().json(),
+        "call": lambda: handle.call().result(30),
+        "remote": lambda: ray.get(handle.remote(), timeout=30),
+    }
+    before = ways[way]()
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_until(lambda: not is_alive(before["pid"]))
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda _: ways[way](), range(5)))
+    assert {answer["tag"] for answer in answers} == {before["tag"]}
+    assert {answer["pid"] for answer in answers} != {before["pid"]}
+
+
+def test_a_changed_user_config_survives_the_replicas_restart(deploy: Deploy) -> None:
+    name = deploy(Configured, user_config="first")
+    serve.update_backend_config(name, {"user_config": "second"})
+    before = ask(name)
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_until(lambda: _restarts(name) == [1])
+    after = ask(name)
+    assert after["pid"] != before["pid"]
+    assert after["config"] == "second"
+
+
+def test_a_replica_killed_while_the_controller_is_away_comes_back(deploy: Deploy) -> None:
+    name = deploy(who)
+    before = ask(name)
+    kill_controller()
+    os.kill(before["pid"], signal.SIGKILL)
+    assert wait_until(lambda: _running(name), 30)
+    after = ask(name)
+    assert after["tag"] == before["tag"]
+    assert after["pid"] != before["pid"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("raise", "RuntimeError: sabotaged"), ("exit", "process ended")]
+)
+def test_a_replica_that_cannot_start_again_shows_why_backs_off_and_recovers(
+    deploy: Deploy, tmp_path: Path, kind: str, said: str
+) -> None:
+    file = tmp_path / "sabotage"
+    name = deploy(Sabotaged, str(file))
+    pid = ask(name)
+    file.write_text(kind)
+    os.kill(pid, signal.SIGKILL)
+    shown = wait_until(lambda: failure(name), 30)
+    assert said in shown.message
+    counts = []
+    for _ in range(8):
+        shown = failure(name) or shown
+        counts.append(shown.count)
+        time.sleep(0.25)
+    assert counts[-1] - counts[0] <= 2  # 1 s, 2 s, 4 s... between them
+    assert len(actor_names(name)) <= 1
+    file.unlink()
+    assert wait_until(lambda: _running(name), 30)
+    assert failure(name) is None
+    assert ask(name) != pid
+
+
+def test_a_process_that_ends_in_the_constructor_fails_the_create(
+    shared_instance: Instance, tmp_path: Path
+) -> None:
+    file = tmp_path / "sabotage"
+    file.write_text("exit")
+    with pytest.raises(serve.BackendStartError, match="process ended"):
+        serve.create_backend("ends", Sabotaged, str(file), ray_actor_options={"num_cpus": 0})
+    assert "ends" not in serve.list_backends()
+    assert actor_names("ends") == set()
+
+
+# The ingress.
+
+
+@pytest.fixture
+def folder(shared_instance: Instance) -> Path:
+    (found,) = run_folders(shared_instance.port)
+    return found
+
+
+def _is_serving(instance: Instance, path: str) -> bool:
+    try:
+        return httpx.get(instance.url(path), timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("part", ["master", "worker"])
+def test_a_killed_haproxy_comes_back(
+    deploy: Deploy, shared_instance: Instance, folder: Path, part: str
+) -> None:
+    deploy(who, route=f"/killed_{part}")
+    old = haproxies(folder)
+    (master,) = masters(folder)
+    os.kill(master if part == "master" else max(old - {master}), signal.SIGKILL)
+    wait_until(lambda: _is_serving(shared_instance, f"/killed_{part}"))
+    wait_until(lambda: not old & haproxies(folder))
+    assert len(masters(folder)) == 1
+
+
+def test_a_killed_ingress_comes_back_and_routes_as_before(
+    deploy: Deploy, shared_instance: Instance, folder: Path
+) -> None:
+    deploy(who, route="/ingress")
+    old = haproxies(folder)
+    (master,) = masters(folder)
+    os.kill(parent_of(master), signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, old)))
+    wait_until(lambda: _is_serving(shared_instance, "/ingress"))
+    assert len(masters(folder)) == 1
+    name = deploy(Configured, route="/ingress_after")
+    assert httpx.get(shared_instance.url("/ingress_after")).status_code == 200
+    serve.delete_endpoint(name)
+    assert httpx.get(shared_instance.url("/ingress_after")).status_code == 404
+
+
+def test_the_ingress_comes_back_once_a_stranger_gives_its_port_free(
+    deploy: Deploy, shared_instance: Instance, folder: Path
+) -> None:
+    deploy(who, route="/stranger")
+    (master,) = masters(folder)
+    os.kill(parent_of(master), signal.SIGKILL)
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wait_until(lambda: _binds(stranger, shared_instance.port))
+        stranger.listen()
+        views = client().status
+        wait_until(lambda: any(v.error for v in views().observed.ingresses.values()), 30)
+    wait_until(lambda: _is_serving(shared_instance, "/stranger"), 30)
+    assert all(not v.error for v in client().status().observed.ingresses.values())
+
+
+def _binds(stranger: socket.socket, port: int) -> bool:
+    try:
+        stranger.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+def _running(backend: str) -> list[ReplicaView]:
+    return [view for view in replicas(backend).values() if view.phase.value == "RUNNING"]
+
+
+def _restarts(backend: str) -> list[int]:
+    return [view.restarts for view in _running(backend)]
+
+
+def _two(answers: Any) -> dict[str, int] | None:
+    """Replica tag -> process id, once both replicas have answered."""
+    found = {answer["tag"]: answer["pid"] for answer in answers}
+    return found if len(found) == 2 else None

@@ -1,0 +1,209 @@
+"""How many requests a replica works on, and what becomes of those that are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import ray
+
+import serve
+from tests.integration.conftest import Deploy, Instance
+
+pytestmark = pytest.mark.slow
+
+
+class Gated:
+    """Holds its requests until it is told to let them go, and counts them."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.free = asyncio.Event()
+        self.changed = asyncio.Condition()
+
+    async def __call__(self, request: Any) -> str:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        async with self.changed:
+            self.changed.notify_all()
+        await self.free.wait()
+        self.inside -= 1
+        return "done"
+
+
+class Sleepy:
+    """Tells how many requests were inside at once, at most."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+
+    async def __call__(self, request: Any) -> int:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await asyncio.sleep(0.02)
+        self.inside -= 1
+        return self.most
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for requests that wait."""
+    with ThreadPoolExecutor(24) as threads:
+        yield threads
+
+
+def test_max_concurrent_queries_holds_over_http(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    name = bring_up(Sleepy, max_concurrent_queries=3)
+    answers = list(pool.map(instance.http.get, [f"/{name}"] * 24))
+    assert {answer.status_code for answer in answers} == {200}
+    assert max(int(answer.text) for answer in answers) == 3
+
+
+def test_max_concurrent_queries_holds_for_handles(bring_up: Deploy) -> None:
+    handle = serve.get_handle(bring_up(Sleepy, max_concurrent_queries=3))
+    assert max(call.result() for call in [handle.call() for _ in range(20)]) == 3
+    assert max(ray.get([handle.remote() for _ in range(20)])) == 3
+
+
+def test_max_concurrent_queries_holds_over_all_ways_together(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    name = bring_up(Sleepy, max_concurrent_queries=2)
+    handle = serve.get_handle(name)
+    web = [pool.submit(instance.http.get, f"/{name}") for _ in range(10)]
+    calls = [handle.call() for _ in range(10)]
+    references = [pool.submit(handle.remote) for _ in range(10)]
+    most = [int(future.result().text) for future in web]
+    most += [call.result() for call in calls]
+    most += ray.get([future.result() for future in references])
+    assert max(most) == 2
+
+
+def test_max_concurrent_queries_can_change_while_the_replica_runs(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    name = bring_up(Sleepy, max_concurrent_queries=1)
+    assert instance.http.get(f"/{name}").text == "1"
+    serve.update_backend_config(name, {"max_concurrent_queries": 4})
+    assert max(int(a.text) for a in pool.map(instance.http.get, [f"/{name}"] * 20)) == 4
+
+
+def test_each_replica_has_the_limit_for_itself(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    class Meeting:
+        def __init__(self, barrier: Any) -> None:
+            self.barrier = barrier
+
+        async def __call__(self, request: Any) -> str:
+            await self.barrier.meet.remote()
+            return serve.get_current_replica_tag()
+
+    class Barrier:
+        def __init__(self) -> None:
+            self.count, self.met = 0, asyncio.Event()
+
+        async def meet(self) -> None:
+            self.count += 1
+            if self.count == 4:
+                self.met.set()
+            await asyncio.wait_for(self.met.wait(), 20)
+
+    barrier = ray.remote(Barrier).options(num_cpus=0).remote()
+    name = bring_up(Meeting, barrier, num_replicas=2, max_concurrent_queries=2)
+    tags = [answer.text for answer in pool.map(instance.http.get, [f"/{name}"] * 4)]
+    assert sorted(tags.count(tag) for tag in set(tags)) == [2, 2]
+
+
+def fill(
+    instance: Instance, name: str, pool: ThreadPoolExecutor, count: int
+) -> list[Future[httpx.Response]]:
+    """So many requests that wait: in the replica, or in HAProxy's queue."""
+    waiting = []
+    for _ in range(count):
+        waiting.append(pool.submit(instance.http.get, f"/{name}"))
+        time.sleep(0.05)  # one after the other, so that it is known who is where
+    return waiting
+
+
+def test_a_full_queue_is_503_with_retry_after(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    class Held(Gated):
+        async def release(self) -> None:
+            self.free.set()
+
+    name = bring_up(Held, max_concurrent_queries=1, max_queued_queries=2)
+    waiting = fill(instance, name, pool, 3)
+    refused = instance.http.get(f"/{name}", headers={"x-request-id": "too-many"})
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["x-request-id"] == "too-many"
+    assert name in refused.text and "full" in refused.text
+    serve.update_backend_config(name, {"max_concurrent_queries": 2})  # lets `release` in
+    serve.get_handle(name).options(method_name="release").call().result(20)
+    assert [future.result().text for future in waiting] == ["done"] * 3
+
+
+def test_an_expired_wait_is_503_with_retry_after(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    name = bring_up(Gated, max_concurrent_queries=1, queue_timeout_s=0.3)
+    [held] = fill(instance, name, pool, 1)
+    started = time.monotonic()
+    refused = instance.http.get(f"/{name}", headers={"x-request-id": "too-late"})
+    assert refused.status_code == 503
+    assert 0.25 <= time.monotonic() - started < 5
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["x-request-id"] == "too-late"
+    assert name in refused.text
+    serve.delete_endpoint(name)
+    serve.delete_backend(name, force=True)
+    held.result()
+
+
+def test_a_full_queue_of_a_handle_is_an_error(bring_up: Deploy) -> None:
+    name = bring_up(Gated, max_concurrent_queries=1, max_queued_queries=2)
+    handle = serve.get_handle(name)
+    calls = [handle.call() for _ in range(4)]
+    with pytest.raises(serve.QueueFullError, match=f"'{name}' is full: 2 calls wait"):
+        calls[3].result(20)
+    for call in calls[:3]:
+        assert call.cancel()
+
+
+def test_an_expired_wait_of_a_handle_is_an_error(bring_up: Deploy) -> None:
+    name = bring_up(Gated, max_concurrent_queries=1, queue_timeout_s=0.3)
+    handle = serve.get_handle(name)
+    first, second = handle.call(), handle.call()
+    with pytest.raises(serve.QueueTimeoutError, match=f"'{name}' had no replica free within 0.3 s"):
+        second.result(20)
+    with pytest.raises(serve.QueueTimeoutError):
+        handle.remote()
+        handle.remote()
+    first.cancel()
+
+
+def test_a_request_whose_client_leaves_the_queue_is_never_run(
+    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+) -> None:
+    class Held(Gated):
+        async def release(self) -> int:
+            self.free.set()
+            return self.most
+
+    name = bring_up(Held, max_concurrent_queries=1)
+    [held] = fill(instance, name, pool, 1)
+    for _ in range(3):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(instance.url(f"/{name}"), timeout=0.2)
+    serve.update_backend_config(name, {"max_concurrent_queries": 10})
+    assert serve.get_handle(name).options(method_name="release").call().result(20) == 1
+    assert held.result().text == "done"
