@@ -48,9 +48,16 @@ def ingress(app: Any) -> Callable[[C], C]:
 def bind_routes(app: Any, instance: object) -> None:
     """Make the routes of `app` that are methods of the instance's class call that instance."""
     routes = getattr(getattr(app, "router", None), "routes", None)
-    if routes is None:
-        return
+    if routes is not None:
+        _bind(routes, instance)
+
+
+def _bind(routes: list[Any], instance: object) -> None:
     for index, route in enumerate(list(routes)):
+        included = getattr(route, "original_router", None)  # of FastAPI's include_router
+        if included is not None:
+            _bind(included.routes, instance)
+            continue
         name = _method_name(route, type(instance))
         if name is not None:
             routes[index] = _rebuild(route, getattr(instance, name))
@@ -61,7 +68,10 @@ def _method_name(route: Any, cls: type) -> str | None:
     qualname = getattr(endpoint, "__qualname__", "")
     for base in cls.__mro__:
         name = getattr(endpoint, "__name__", "")
-        if name in vars(base) and qualname == f"{base.__qualname__}.{name}":
+        if name not in vars(base):
+            continue
+        # A class that travelled by value has lost the longer part of its qualified name.
+        if vars(base)[name] is endpoint or qualname == f"{base.__qualname__}.{name}":
             return name
     return None
 

@@ -143,7 +143,7 @@ class Client:
             endpoint_name,
             route,
             check_methods(methods, is_asgi),
-            is_asgi and route is not None and "{" not in route,
+            is_asgi and route is not None,
             TrafficPolicy.of({backend: 1.0}),
             change_id=uuid.uuid4().hex,
         )

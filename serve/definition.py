@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import threading
 from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import cloudpickle
 from starlette.datastructures import State
@@ -21,13 +22,23 @@ ASGI_APP = "_serve_asgi_app"
 
 
 def _reduce_state(state: State) -> tuple[type[State], tuple[Any, ...]]:
-    # `app.state` of every Starlette and FastAPI application. It can be pickled but not read again: while
-    # its contents are not there yet, its __getattr__ looks for them without end.
+    # `app.state` of every Starlette and FastAPI application. It can be pickled but not read again:
+    # while its contents are not there yet, its __getattr__ looks for them without end.
     return State, (vars(state)["_state"],)
 
 
+def _reduce_lock(lock: Any) -> tuple[Callable[[], Any], tuple[()]]:
+    # FastAPI holds one for each router that is included. A free lock is as good as a new one.
+    if lock.locked():
+        raise TypeError("A lock that is held cannot travel to a replica.")
+    return threading.Lock, ()
+
+
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc] # Ray's annotations are left out
-    dispatch_table = ChainMap({State: _reduce_state}, cloudpickle.CloudPickler.dispatch_table)
+    dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
+        {State: _reduce_state, type(threading.Lock()): _reduce_lock},
+        cloudpickle.CloudPickler.dispatch_table,
+    )
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,10 @@ class Controller:
     async def replica_placed(self, replica_tag: str) -> None:
         """A replica has its process and begins with its constructor."""
         view = self._world.replica(replica_tag)
-        if view is not None and not view.is_placed:
-            # The constructor's time counts from here.
-            self._world.change_replica(replica_tag, is_placed=True, since=time.monotonic())
+        if view is not None:  # the constructor's time counts from here
+            self._world.change_replica(
+                replica_tag, is_placed=True, since=time.monotonic(), starts=view.starts + 1
+            )
 
     async def secret(self) -> bytes:
         """The secret that opens the replicas' sockets; only Ray's own users can ask."""
@@ -119,6 +120,7 @@ class Controller:
         started = time.monotonic()
         goals.check_config(backend.tag, backend.config, backend.traits)
         self._commit(goals.create_backend(self._goal, backend))
+        self._world.clear_failure(backend.tag)
         try:
             await self._until_settled(backend.tag, started)
         except (BackendStartError, asyncio.CancelledError):
@@ -136,6 +138,7 @@ class Controller:
         started = time.monotonic()
         before = self._goal
         self._commit(goals.update_backend(self._goal, tag, change))
+        self._world.clear_failure(tag)
         version = self._goal.backends[tag].version
         try:
             await self._until_settled(tag, started)

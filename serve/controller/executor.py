@@ -168,6 +168,7 @@ class Executor:
 
     def _adopt_replica(self, tag: str, actor: ActorHandle) -> None:
         self._world.add_replica(tag, tag.rpartition("#")[0])
+        self._world.change_replica(tag, is_placed=True)  # it may have said so to the one before us
         self._actors[tag] = actor
         self._tend(tag, self._tend_replica(tag, actor))
 
@@ -190,6 +191,7 @@ class Executor:
                 is_placed=True,
                 address=ready.address,
                 restarts=restarts,
+                starts=0,
                 is_asgi=ready.is_asgi,
             )
             try:
@@ -197,7 +199,9 @@ class Executor:
             except RayActorError:
                 restarts += 1
                 logger.warning("Replica '%s' died; Ray starts it anew.", tag)
-                self._world.change_replica(tag, phase=Phase.RESTARTING)
+                view = self._world.replica(tag)
+                is_placed = view is not None and view.starts > 0  # its next process was quicker
+                self._world.change_replica(tag, phase=Phase.RESTARTING, is_placed=is_placed)
 
     async def _catch_up(self, tag: str, actor: ActorHandle, ready: Ready) -> None:
         """A restarted process has the configuration it was first made with: give it today's."""
@@ -294,6 +298,7 @@ class Executor:
                     self._on_ingress_gone(node_id)
                     self._world.drop_ingress(node_id)
                     return
+                ray.kill(actor, no_restart=False)  # it can't serve: Ray starts it anew
                 continue
             self._world.set_ingress(IngressView(node_id, address))
             try:

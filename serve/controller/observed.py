@@ -37,6 +37,7 @@ class ReplicaView:
         config_version: version of the configuration it runs with, 0 before the first RUNNING.
         restarts: how often its process was started anew after a failure.
         is_reconfiguring: a reconfigure call is under way.
+        starts: processes it has begun since it last ran.
         is_asgi: it said that its definition is an ASGI application.
     """
 
@@ -49,6 +50,7 @@ class ReplicaView:
     config_version: int = 0
     restarts: int = 0
     is_reconfiguring: bool = False
+    starts: int = 0
     is_asgi: bool = False
 
 

@@ -5,7 +5,8 @@ Rules:
   those that do not run yet first, then the youngest.
 * After a failed start the next one waits: 1 s, 2 s, 4 s... up to 30 s.
 * A running replica with an older configuration is reconfigured.
-* A replica that waits for resources or in its constructor for longer than its backend allows has failed.
+* A replica that waits for resources or in its constructor for longer than its backend allows has failed; so
+  has one whose process ends in the constructor twice.
 * Each node that should have an ingress has one.
 """
 
@@ -20,6 +21,8 @@ from serve.controller.observed import Failure, Observed, Phase, ReplicaView
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 30.0
+STARTS_ALLOWED = 2
+"""Processes a replica may use up before one is through with its constructor: the first, and one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +124,17 @@ def _reconfigure(backend: BackendGoal, replicas: list[ReplicaView]) -> Iterable[
 
 def _expire(backend: BackendGoal, replicas: list[ReplicaView], now: float) -> Iterable[Action]:
     for replica in replicas:
-        if replica.phase is not Phase.STARTING:
+        if replica.phase not in (Phase.STARTING, Phase.RESTARTING):
             continue
         waited = now - replica.since
-        if not replica.is_placed and waited > backend.config.placement_timeout_s:
-            yield FailReplica(replica.tag, _unplaced_message(backend, replica.tag))
-        elif replica.is_placed and waited > backend.config.startup_timeout_s:
+        if replica.starts > STARTS_ALLOWED:
+            yield FailReplica(replica.tag, _ended_message(backend, replica))
+        elif not replica.is_placed:
+            # A node that died takes its replicas' resources along; Ray waits for others as long as it takes.
+            is_first = replica.phase is Phase.STARTING
+            if is_first and waited > backend.config.placement_timeout_s:
+                yield FailReplica(replica.tag, _unplaced_message(backend, replica.tag))
+        elif waited > backend.config.startup_timeout_s:
             yield FailReplica(replica.tag, _slow_message(backend, replica.tag))
 
 
@@ -155,6 +163,14 @@ def _slow_message(backend: BackendGoal, replica_tag: str) -> str:
         f"Replica '{replica_tag}' of backend '{backend.tag}' was still in its constructor after "
         f"{backend.config.startup_timeout_s:g} s (startup_timeout_s). Raise startup_timeout_s in its "
         "config if the constructor needs longer."
+    )
+
+
+def _ended_message(backend: BackendGoal, replica: ReplicaView) -> str:
+    return (
+        f"Replica '{replica.tag}' of backend '{backend.tag}' failed to start: its process ended "
+        f"{replica.starts - 1} times in its constructor without raising. Look for os._exit, a crash in a "
+        "native library, or too little memory; Ray's log of the worker may name the cause."
     )
 
 

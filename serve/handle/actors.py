@@ -14,7 +14,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from serve.call import Call
+from serve.call import Call, pack_call
 from serve.errors import QueueTimeoutError
 from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_endpoint_error
 from serve.ids import NAMESPACE
@@ -49,7 +49,7 @@ class ActorSlot:
 
     def send(self, call: Call) -> ObjectRef:
         """Make the actor call."""
-        result, done = self.method.remote(call.data, tuple(call[1:]))
+        result, done = self.method.remote(*pack_call(call))
         self.pending.append(done)
         return result
 

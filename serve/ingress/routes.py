@@ -56,6 +56,16 @@ class CompiledRoute:
             return None
         return {name: kind(found[name]) for name, kind in self._types}
 
+    def find_root(self, path: str) -> str:
+        """The part of a path in this mount that is the mount itself: ASGI's `root_path`.
+
+        Args:
+            path: URL-decoded path that matches.
+        """
+        found = self._pattern.match(path)
+        below = found.start(found.re.groups) if found is not None else -1  # last group: `(/.*)?`
+        return path if below < 0 else path[:below]
+
 
 def check_route(route: str) -> None:
     """Refuse a pattern that could not be served.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
-from serve.call import Call
+from serve.call import unpack_call
 from serve.config import BackendConfig
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
@@ -21,6 +23,9 @@ from serve.replica.replica import Replica, ReplicaSpec
 from serve.request import HTTPRequest
 
 logger = logging.getLogger("ray.serve")
+
+PLACED_S = 1.0
+"""Longest wait for the controller to hear that a replica has its process, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,10 @@ class ReplicaActor:
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
         runtime = ray.get_runtime_context()
         controller = ray.get_actor(spec.controller_name, namespace=NAMESPACE)
-        controller.replica_placed.remote(spec.replica_tag)
+        placed = controller.replica_placed.remote(spec.replica_tag)
+        # Seen through, if the controller is there: a constructor that ends the process would take it along.
+        with contextlib.suppress(RayError, asyncio.TimeoutError):
+            await asyncio.wait_for(placed.as_future(), PLACED_S)
         self._replica = Replica(
             spec,
             ray.util.get_node_ip_address(),
@@ -77,12 +85,12 @@ class ReplicaActor:
         """Never answers: the caller hears of this process's end by the call's failure."""
         await asyncio.Event().wait()
 
-    async def handle_call(self, data: Any, rest: tuple[Any, ...]) -> tuple[Any, None]:
-        """One `handle.remote()`. `data` stands alone so that Ray resolves an ObjectRef.
+    async def handle_call(self, packed: bytes, *rest: Any) -> tuple[Any, None]:
+        """One `handle.remote()`; the arguments are `pack_call`'s.
 
         The second value is what the caller holds to know that the call is done.
         """
-        return await self._replica.execute(Call(data, *rest)), None
+        return await self._replica.execute(unpack_call(packed, *rest)), None
 
     async def reconfigure(self, config: BackendConfig, version: int) -> None:
         """Take a changed configuration."""

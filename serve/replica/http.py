@@ -191,13 +191,9 @@ class RouteFacts:
 @functools.lru_cache(maxsize=1024)
 def _route_facts(endpoint: bytes, route: bytes, is_mount: bool) -> RouteFacts:
     text = route.decode()
-    has_parameters = "{" in text and not is_mount
-    return RouteFacts(
-        endpoint.decode(),
-        text,
-        text.rstrip("/") if is_mount else None,
-        compile_route(text, False) if has_parameters else None,
-    )
+    pattern = compile_route(text, is_mount) if "{" in text else None
+    root_path = text.rstrip("/") if is_mount and pattern is None else None
+    return RouteFacts(endpoint.decode(), text, root_path, pattern)
 
 
 def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
@@ -219,6 +215,8 @@ def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
         scope["root_path"] = facts.root_path
     if facts.pattern is not None:
         scope["path_params"] = facts.pattern.match(scope["path"]) or {}
+        if facts.pattern.is_mount:
+            scope["root_path"] = facts.pattern.find_root(scope["path"])
     if _METHOD_HEADER in headers:
         scope["serve_method"] = headers[_METHOD_HEADER].decode("latin-1")
     forwarded = get(b"x-forwarded-for")

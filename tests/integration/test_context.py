@@ -122,7 +122,9 @@ def test_a_failed_request_carries_its_names_too(instance: Instance, bring_up: De
 
 def test_a_request_id_crosses_a_handle_call(instance: Instance, bring_up: Deploy) -> None:
     def tell_id() -> str:
-        from observability.instrument.context import request_context  # its variable can't be pickled
+        from observability.instrument.context import (
+            request_context,  # its variable can't be pickled
+        )
 
         context = request_context.get()
         return "none" if context is None else context.request_id

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,17 @@ def actor_names(backend: str) -> set[str]:
 
 
 def ask(name: str) -> Any:
-    return serve.get_handle(name).call().result(20)
+    """One answer; sent again if it met a process that was just killed."""
+    while True:
+        with contextlib.suppress(serve.ReplicaDiedError):
+            return serve.get_handle(name).call().result(20)
 
 
-def stream_of_http(instance: Instance, path: str) -> Stream:
-    http = httpx.Client(base_url=str(instance.http.base_url), timeout=20)
-    return Stream(lambda: http.get(path).raise_for_status())
+@contextlib.contextmanager
+def stream_of_http(instance: Instance, path: str) -> Iterator[Stream]:
+    with httpx.Client(base_url=str(instance.http.base_url), timeout=20) as http:
+        with Stream(lambda: http.get(path).raise_for_status()) as stream:
+            yield stream
 
 
 # The controller.
@@ -116,14 +121,12 @@ def test_requests_go_on_while_the_controller_is_away(
 ) -> None:
     name = deploy(who, num_replicas=2, route="/controller")
     handle = serve.get_handle(name)
-    streams = [
-        stream_of_http(shared_instance, "/controller"),
-        Stream(lambda: handle.call().result(20)),
-        Stream(lambda: ray.get(handle.remote())),
-    ]
-    with contextlib.ExitStack() as stack:
-        for stream in streams:
-            stack.enter_context(stream)
+    with (
+        stream_of_http(shared_instance, "/controller") as over_http,
+        Stream(lambda: handle.call().result(20)) as direct,
+        Stream(lambda: ray.get(handle.remote())) as remote,
+    ):
+        streams = [over_http, direct, remote]
         kill_controller()
         for stream in streams:
             stream.wait_for_more(20)
@@ -296,6 +299,7 @@ def test_requests_wait_for_the_only_replica_to_come_back(
     before = ways[way]()
     os.kill(before["pid"], signal.SIGKILL)
     wait_until(lambda: not is_alive(before["pid"]))
+    time.sleep(0.1)  # until the handle has seen its connection close
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda _: ways[way](), range(5)))
     assert {answer["tag"] for answer in answers} == {before["tag"]}

@@ -28,7 +28,7 @@ def replica() -> Iterator[None]:
 def test_outside_a_backend_there_is_no_context(function: Callable[[], object]) -> None:
     with pytest.raises(
         serve.RayServeException,
-        match=rf"`serve\.{function.__name__}\(\)` may only be called from within a Ray Serve backend",
+        match=rf"`serve\.{function.__name__}\(\)` may only be called from within a Ray Serve",
     ):
         function()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,16 +36,24 @@ def watch_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "TICK_S", 0.001)
 
 
-def open_inbox(client: Client, task: asyncio.Future[None] | None = None) -> Inbox:
-    """An inbox that is watched after a tick or two."""
-    box = Inbox(client.receive, asyncio.ensure_future(forever()) if task is None else task)
-    DisconnectWatch().add(box)
-    return box
+def open_inbox(
+    client: Client, task: asyncio.Future[None] | None = None, watch: DisconnectWatch | None = None
+) -> Inbox:
+    """An inbox of its own watch, unless told otherwise, that cancels `task`."""
+    task = asyncio.ensure_future(forever()) if task is None else task
+    return Inbox(client.receive, task, watch or DisconnectWatch())
 
 
 async def settle() -> None:
-    """Let the watch start and read all it wants."""
+    """Time enough for the watch to start and to read, if nothing else keeps the machine."""
     await asyncio.sleep(0.01)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
 
 
 async def forever() -> None:
@@ -53,7 +62,7 @@ async def forever() -> None:
 
 async def test_a_quick_handler_reads_straight_from_the_server() -> None:
     client = Client()
-    box = Inbox(client.receive, None)
+    box = open_inbox(client)
     client.put(b"a")
     assert (await box.receive())["body"] == b"a"
     assert client.reads == 1
@@ -73,8 +82,7 @@ async def test_messages_that_the_watch_read_first_come_in_order() -> None:
     box = open_inbox(client)
     for body in (b"a", b"b", b"c"):
         client.put(body)
-    await settle()
-    assert client.reads == 3
+    await until(lambda: client.reads == 3)
     assert [(await box.receive())["body"] for _ in range(3)] == [b"a", b"b", b"c"]
     box.close()
 
@@ -98,7 +106,7 @@ async def test_a_handler_may_read_its_body_long_after_the_watch_read_it() -> Non
     client = Client()
     box = open_inbox(client)
     client.put(b"whole", more=False)
-    await settle()
+    await until(lambda: client.reads == 1)
     assert (await asyncio.wait_for(box.receive(), 5))["body"] == b"whole"
     box.close()
 
@@ -129,7 +137,7 @@ async def test_a_disconnect_is_also_told_to_a_handler_that_reads_on() -> None:
     client = Client()
     box = open_inbox(client)
     client.leave()
-    await settle()
+    await until(lambda: box.is_disconnected)
     assert (await box.receive())["type"] == "http.disconnect"
 
 
@@ -138,12 +146,12 @@ async def test_the_watch_reads_no_more_ahead_than_it_may_and_goes_on_once_there_
     box = open_inbox(client)
     for _ in range(4):
         client.put(b"x" * READ_AHEAD_BYTES)
+    await until(lambda: client.reads == 2)  # one that fills it, one that makes it too much
     await settle()
-    assert client.reads == 2  # one that fills it, one that makes it too much
+    assert client.reads == 2
     for _ in range(2):
         await box.receive()
-    await settle()
-    assert client.reads == 4
+    await until(lambda: client.reads == 4)
     box.close()
 
 
@@ -151,7 +159,7 @@ async def test_a_client_that_leaves_late_still_cancels_after_its_body_was_read_a
     client, task = Client(), asyncio.ensure_future(forever())
     box = open_inbox(client, task)
     client.put(b"a", more=False)
-    await settle()
+    await until(lambda: client.reads == 1)
     assert not task.done()
     client.leave()
     await asyncio.wait([task], timeout=5)
@@ -161,11 +169,10 @@ async def test_a_client_that_leaves_late_still_cancels_after_its_body_was_read_a
 @pytest.mark.parametrize("is_early", [True, False])
 async def test_a_request_that_is_over_is_watched_no_more(is_early: bool) -> None:
     client, task = Client(), asyncio.ensure_future(forever())
-    watch, box = DisconnectWatch(), Inbox(client.receive, task)
-    watch.add(box)
+    box = open_inbox(client, task)
     if not is_early:
         await settle()
-    watch.discard(box)
+    box.close()
     client.leave()
     await settle()
     assert not task.done()
@@ -177,7 +184,7 @@ async def test_one_watch_serves_requests_that_begin_at_different_times() -> None
     tasks = []
     for client in clients:
         tasks.append(asyncio.ensure_future(forever()))
-        watch.add(Inbox(client.receive, tasks[-1]))
+        open_inbox(client, tasks[-1], watch)
         client.leave()
-        await settle()
+        await asyncio.wait(tasks, timeout=10)
     assert all(task.cancelled() for task in tasks)

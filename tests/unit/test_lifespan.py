@@ -98,3 +98,21 @@ async def test_the_application_lives_between_start_and_stop() -> None:
     await lifespan.stop()
     await asyncio.wait([task], timeout=5)
     assert task.done()
+
+
+async def test_an_application_that_goes_on_after_its_shutdown_is_ended() -> None:
+    ended = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            for event in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{event}.complete"})
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    lifespan = Lifespan(app)
+    await lifespan.start()
+    await lifespan.stop()
+    await asyncio.wait_for(ended.wait(), 5)

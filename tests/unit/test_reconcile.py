@@ -154,6 +154,29 @@ def test_a_replica_that_came_up_once_does_not_expire(phase: Phase) -> None:
     assert not any(isinstance(action, FailReplica) for action in actions)
 
 
+def test_a_restarted_process_that_hangs_in_its_constructor_fails_too() -> None:
+    goal = goal_of(backend(startup_timeout_s=5))
+    world = seen(replica("a#1", Phase.RESTARTING, since=100, is_placed=True))
+    assert reconcile(goal, world, 105) == []
+    (failed,) = reconcile(goal, world, 105.1)
+    assert isinstance(failed, FailReplica)
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.RESTARTING])
+def test_a_replica_whose_process_ends_in_the_constructor_again_and_again_fails(
+    phase: Phase,
+) -> None:
+    assert (
+        reconcile(goal_of(backend()), seen(replica("a#1", phase, is_placed=True, starts=2)), 1)
+        == []
+    )
+    (failed,) = reconcile(
+        goal_of(backend()), seen(replica("a#1", phase, is_placed=True, starts=3)), 1
+    )
+    assert isinstance(failed, FailReplica)
+    assert "its process ended 2 times in its constructor" in failed.message
+
+
 @pytest.mark.parametrize(
     ("location", "nodes"), [("NoServer", []), ("HeadOnly", ["n1"]), ("EveryNode", ["n1", "n2"])]
 )
@@ -271,7 +294,7 @@ def worlds(draw: st.DrawFn) -> Observed:
     return seen(*views, failures=failures, ingresses=ingresses, node_ids=nodes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(goals(), worlds())
 def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     goal: Goal, observed: Observed
@@ -288,7 +311,7 @@ def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     assert all(view.phase is Phase.RUNNING for view in world.observed.replicas.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_no_running_replica_goes_while_one_that_does_not_run_could(
     goal: Goal, observed: Observed, now: float
@@ -306,7 +329,7 @@ def test_no_running_replica_goes_while_one_that_does_not_run_could(
             assert all(view.phase is Phase.RUNNING for view in stays)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
     goal: Goal, observed: Observed, now: float
@@ -318,7 +341,7 @@ def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
         assert len(left) >= min(len(running), each.config.num_replicas)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(0, 1000))
 def test_no_replica_is_told_to_stop_twice(goal: Goal, observed: Observed, now: float) -> None:
     tags = [a.replica_tag for a in reconcile(goal, observed, now) if isinstance(a, StopReplica)]

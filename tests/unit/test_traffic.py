@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve.traffic import (
@@ -28,6 +28,7 @@ def policies(draw: st.DrawFn) -> TrafficPolicy:
     return TrafficPolicy.of({tag: part / total for tag, part in parts.items()})
 
 
+@settings(max_examples=40)
 @given(policies())
 def test_the_thresholds_cover_the_whole_range_in_rising_order(policy: TrafficPolicy) -> None:
     edges = [edge for _, edge in thresholds(policy)]
@@ -35,11 +36,13 @@ def test_the_thresholds_cover_the_whole_range_in_rising_order(policy: TrafficPol
     assert edges[0] > 0 and edges[-1] == SPLIT_SCALE
 
 
+@settings(max_examples=40)
 @given(policies(), NUMBERS)
 def test_every_number_has_a_backend_with_a_weight(policy: TrafficPolicy, number: int) -> None:
     assert dict(policy.weights)[choose_backend(policy, number) or ""] > 0
 
 
+@settings(max_examples=40)
 @given(policies())
 def test_each_backends_share_of_the_numbers_is_its_weight(policy: TrafficPolicy) -> None:
     begin, shares = 0, {}
@@ -48,6 +51,7 @@ def test_each_backends_share_of_the_numbers_is_its_weight(policy: TrafficPolicy)
     assert shares == pytest.approx({t: w for t, w in policy.weights if w > 0}, abs=3e-9)
 
 
+@settings(max_examples=40)
 @given(policies())
 def test_a_backend_owns_the_numbers_up_to_its_threshold(policy: TrafficPolicy) -> None:
     begin = 0
@@ -62,6 +66,11 @@ def test_the_walk_is_in_the_order_of_the_tags() -> None:
     assert thresholds(policy) == [("a", 250_000_000), ("b", 1_000_000_000)]
     assert choose_backend(policy, 249_999_999) == "a"
     assert choose_backend(policy, 250_000_000) == "b"
+
+
+def test_weights_that_miss_one_by_a_little_leave_no_number_to_nobody() -> None:
+    policy = TrafficPolicy.of({"a": 0.5, "b": 0.5 - 9e-9})
+    assert choose_backend(policy, SPLIT_SCALE - 1) == "b"
 
 
 def test_a_backend_with_a_weight_of_zero_gets_nothing_at_either_end() -> None:
