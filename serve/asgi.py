@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from starlette.routing import Route, WebSocketRoute
 
@@ -40,6 +41,8 @@ def ingress(app: Any) -> Callable[[C], C]:
                 "application needs no decorator: serve.create_backend(tag, app)."
             )
         setattr(cls, ASGI_APP, app)
+        for function in filter(inspect.isfunction, vars(cls).values()):
+            _resolve_annotations(function)
         return cls
 
     return decorate
@@ -50,6 +53,14 @@ def bind_routes(app: Any, instance: object) -> None:
     routes = getattr(getattr(app, "router", None), "routes", None)
     if routes is not None:
         _bind(routes, instance)
+
+
+def _resolve_annotations(function: Any) -> None:
+    # A replica reads them again when it binds the method to its instance. As text (`from __future__
+    # import annotations`) they would name what a function that travelled by value has left behind.
+    if any(isinstance(annotation, str) for annotation in function.__annotations__.values()):
+        with contextlib.suppress(NameError):  # FastAPI has said so already, where it matters
+            function.__annotations__ = get_type_hints(function, include_extras=True)
 
 
 def _bind(routes: list[Any], instance: object) -> None:

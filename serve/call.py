@@ -10,7 +10,7 @@ SHARD_KEY_HEADER = "X-Serve-Shard-Key"
 
 
 class Call(NamedTuple):
-    """One call.
+    """One call. It travels as a plain tuple: a class of ours would take pickle four times as long.
 
     Attributes:
         data: the object that is sent; an HTTPRequest is passed through as it is.
@@ -19,7 +19,8 @@ class Call(NamedTuple):
         endpoint: the endpoint it goes to.
         request_id: id of the request it belongs to.
         http_method: seen as `request.method`.
-        headers: seen as `request.headers`.
+        shard_key: equal keys reach the same backend; None: by chance.
+        headers: the ones given, seen as `request.headers` beside Tagtrail's own two.
     """
 
     data: Any
@@ -27,8 +28,9 @@ class Call(NamedTuple):
     method: str
     endpoint: str
     request_id: str
-    http_method: str
-    headers: dict[str, Any]
+    http_method: str = "GET"
+    shard_key: str | None = None
+    headers: dict[str, str] | None = None
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
@@ -43,13 +45,14 @@ def pack_call(call: Call) -> tuple[Any, ...]:
     those inside, and keeps large arrays in shared memory.
     """
     if _is_plain(call.data) and all(map(_is_plain, call.kwargs.values())):
-        return (pickle.dumps(call, 5),)
-    return pickle.dumps(call._replace(data=None, kwargs={}), 5), call.data, call.kwargs
+        return (pickle.dumps(tuple(call), 5),)
+    packed = pickle.dumps(tuple(call._replace(data=None, kwargs={})), 5)
+    return packed, call.data, call.kwargs
 
 
 def unpack_call(packed: bytes, *rest: Any) -> Call:
     """The call that `pack_call` took apart."""
-    call: Call = pickle.loads(packed)
+    call = Call(*pickle.loads(packed))
     return call._replace(data=rest[0], kwargs=rest[1]) if rest else call
 
 

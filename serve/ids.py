@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import string
@@ -24,7 +25,7 @@ def make_replica_tag(backend_tag: str) -> str:
 
 def make_request_id() -> str:
     """A new request id: 32 lower-case hexadecimal digits."""
-    return f"{_system_random.getrandbits(128):032x}"
+    return os.urandom(16).hex()
 
 
 def is_request_id(text: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
+from serve.call import CALL_METHOD_HEADER, SHARD_KEY_HEADER, Call
 from serve.errors import RayServeException
 
 _FACTS = frozenset(
@@ -94,29 +95,37 @@ class QueryParams(dict[str, Any]):
 class ServeRequest:
     """What a handler gets from `handle.remote(data, **kwargs)` and `handle.call(...)`."""
 
-    __slots__ = ("_data", "headers", "method", "query_params")
+    __slots__ = ("_call",)
 
-    def __init__(
-        self,
-        data: object,
-        kwargs: dict[str, Any],
-        headers: dict[str, Any],
-        method: str,
-    ) -> None:
-        """Store what the call carried."""
-        self._data = data
-        self.headers = headers
-        self.method = method
-        self.query_params = QueryParams(kwargs)
+    def __init__(self, call: Call) -> None:
+        """Store the call; most handlers look at little of it."""
+        self._call = call
 
     @property
     def data(self) -> Any:
         """The object that was sent, any type."""
-        return self._data
+        return self._call.data
+
+    @property
+    def method(self) -> str:
+        """The `http_method` option, default GET."""
+        return self._call.http_method
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The `http_headers` option, with the method called and the shard key beside them."""
+        call = self._call
+        own = {CALL_METHOD_HEADER: call.method, SHARD_KEY_HEADER: call.shard_key}
+        return {**own, **(call.headers or {})}
+
+    @property
+    def query_params(self) -> QueryParams:
+        """The keyword arguments, Python types kept."""
+        return QueryParams(self._call.kwargs)
 
     async def body(self) -> Any:
         """The object that was sent, any type."""
-        return self._data
+        return self._call.data
 
     async def json(self) -> dict[str, Any]:
         """The dictionary that was sent. RayServeException for anything else."""
@@ -127,9 +136,10 @@ class ServeRequest:
         return self._dictionary()
 
     def _dictionary(self) -> dict[str, Any]:
-        if not isinstance(self._data, dict):
+        data = self._call.data
+        if not isinstance(data, dict):
             raise RayServeException(
-                f"Request data is not a dictionary. It is {type(self._data)}. Send one with "
+                f"Request data is not a dictionary. It is {type(data)}. Send one with "
                 "handle.remote({...}), or read it with 'await request.body()'."
             )
-        return self._data
+        return data

@@ -71,14 +71,14 @@ class ActorRouter:
             live = {a for b in targets.backends for a in b.replicas} if targets else set()
             self._slots = {a: slot for a, slot in self._slots.items() if a in live}
 
-    def send(self, call: Call, shard_key: str | None) -> ObjectRef:
+    def send(self, call: Call) -> ObjectRef:
         """Send a call, waiting for a replica with room if there is none.
 
         Raises:
             RayServeException: the endpoint does not exist within 5 s, or has no traffic.
             QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
         """
-        number = split_number(shard_key)
+        number = split_number(call.shard_key)
         reference = self.try_send(call, number)
         started = time.monotonic()
         while reference is None:

@@ -11,7 +11,7 @@ from ray import ObjectRef
 from typing_extensions import Self
 
 from observability.instrument.context import request_context
-from serve.call import CALL_METHOD_HEADER, SHARD_KEY_HEADER, Call
+from serve.call import Call
 from serve.handle.registry import Registry, get_registry
 from serve.handle.response import Response
 from serve.ids import make_request_id
@@ -99,12 +99,11 @@ class _Handle:
 
     def _send(self, registry: Registry, call: Call) -> asyncio.Future[Any]:
         router = registry.router(self.endpoint_name)
-        key = self.handle_options.shard_key
         if not isinstance(call.data, ObjectRef):
-            return router.send(call, key)
+            return router.send(call)
 
         async def resolve_and_send() -> Any:
-            return await router.send(call._replace(data=await call.data), key)
+            return await router.send(call._replace(data=await call.data))
 
         return asyncio.get_running_loop().create_task(resolve_and_send())
 
@@ -118,11 +117,8 @@ class _Handle:
             self.endpoint_name,
             make_request_id() if context is None else context.request_id,
             options.http_method,
-            {
-                CALL_METHOD_HEADER: options.method_name,
-                SHARD_KEY_HEADER: options.shard_key,
-                **options.http_headers,
-            },
+            options.shard_key,
+            options.http_headers or None,
         )
 
     def _get_registry(self) -> Registry:
@@ -156,7 +152,7 @@ class RayServeSyncHandle(_Handle):
             QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
         """
         router = self._get_registry().actor_router(self.endpoint_name)
-        return router.send(self._make_call(request_data, kwargs), self.handle_options.shard_key)
+        return router.send(self._make_call(request_data, kwargs))
 
 
 class RayServeHandle(_Handle):
@@ -166,8 +162,7 @@ class RayServeHandle(_Handle):
         """As RayServeSyncHandle.remote, to be awaited for the ObjectRef."""
         router = self._get_registry().actor_router(self.endpoint_name)
         call = self._make_call(request_data, kwargs)
-        key = self.handle_options.shard_key
-        reference = router.try_send(call, split_number(key))
+        reference = router.try_send(call, split_number(call.shard_key))
         if reference is None:
-            reference = await asyncio.to_thread(router.send, call, key)
+            reference = await asyncio.to_thread(router.send, call)
         return reference

@@ -5,32 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from serve.call import SHARD_KEY_HEADER, Call
+from serve.call import Call
 from serve.errors import RayServeException
-from serve.handle.replicas import Attempt, Connect, Replicas
+from serve.handle.replicas import Connect, Replicas
 from serve.records import EndpointTargets
 from serve.traffic import choose_backend, choose_shadows, split_number
+from serve.transport.client import CallFuture
 
 UNKNOWN_ENDPOINT_S = 5.0
 
 
-class Answer(asyncio.Future[object]):
-    """The answer to come of one call. Cancelling it cancels the call where it is."""
-
-    __slots__ = ("attempt",)
-
-    attempt: Attempt | None
-
-    def cancel(self, msg: object = None) -> bool:
-        """Cancel the call; true unless it is answered."""
-        is_cancelled = super().cancel(msg)
-        if is_cancelled and self.attempt is not None:
-            self.attempt.cancel()
-        return is_cancelled
-
-
 class Router:
-    """Routes the calls to one endpoint on one event loop.
+    """Routes the calls to one endpoint on the running event loop.
 
     Args:
         endpoint: its name.
@@ -38,14 +24,15 @@ class Router:
         connect: opens a connection to a replica.
     """
 
-    def __init__(
-        self, endpoint: str, targets: EndpointTargets | None, connect: Connect
-    ) -> None:
+    def __init__(self, endpoint: str, targets: EndpointTargets | None, connect: Connect) -> None:
         self._endpoint = endpoint
         self._connect = connect
+        self._loop = asyncio.get_running_loop()
         self._targets: EndpointTargets | None = None
         self._backends: dict[str, Replicas] = {}
-        self._homeless: deque[tuple[Call, str | None, Answer]] = deque()
+        self._only: Replicas | None = None
+        self._homeless: deque[CallFuture] = deque()
+        self._copies: set[CallFuture] = set()  # in flight to shadows: never sent elsewhere
         if targets is not None:
             self.update(targets)
 
@@ -59,72 +46,82 @@ class Router:
                 self._backends[tag].update(backend)
             else:
                 self._backends[tag] = Replicas(backend, self._connect, self._rehome)
+        self._only = self._sole_backend()
         for replicas in left:
             replicas.close_gently()  # what waits there goes to those that are known by now
         while targets is not None and self._homeless:
-            call, shard_key, answer = self._homeless.popleft()
-            if not answer.done():
-                self._route(call, shard_key, answer)
+            future = self._homeless.popleft()
+            if not future.done():
+                self._route(future)
 
-    def send(self, call: Call, shard_key: str | None) -> Answer:
+    def send(self, call: Call) -> CallFuture:
         """Send a call; the answer comes on this loop."""
-        answer = Answer(loop=asyncio.get_running_loop())
-        answer.attempt = None
-        if self._targets is None:
-            self._wait_for_endpoint(call, shard_key, answer)
+        future = CallFuture(self._loop, tuple(call))
+        if self._only is not None:
+            self._only.submit(future)
+        elif self._targets is None:
+            self._wait_for_endpoint(future)
         else:
-            self._route(call, shard_key, answer)
-        return answer
+            self._route(future)
+        return future
 
-    def send_to(self, backend_tag: str, call: Call) -> Answer:
+    def send_to(self, backend_tag: str, call: Call) -> CallFuture:
         """Send a call to one of the endpoint's backends, past the policy: a shadow's copy."""
-        answer = Answer(loop=asyncio.get_running_loop())
+        future = CallFuture(self._loop, tuple(call))
         replicas = self._backends.get(backend_tag)
         if replicas is None:
-            answer.attempt = None
-            answer.set_exception(RayServeException(f"Backend '{backend_tag}' is not in use."))
+            future.set_exception(RayServeException(f"Backend '{backend_tag}' is not in use."))
         else:
-            answer.attempt = replicas.submit(call, answer, can_move=False)
-        return answer
+            self._copies.add(future)
+            future.add_done_callback(self._copies.discard)
+            replicas.submit(future)
+        return future
 
     def close(self) -> None:
         """Close every connection; calls in flight fail."""
         for replicas in self._backends.values():
             replicas.close()
         self._backends.clear()
+        self._only = None
 
-    def _route(
-        self, call: Call, shard_key: str | None, answer: Answer, *, is_copied: bool = False
-    ) -> None:
+    def _sole_backend(self) -> Replicas | None:
+        """The backend that gets every request, where there is nothing to choose."""
+        policy = None if self._targets is None else self._targets.policy
+        if policy is None or policy.shadows or len(policy.weights) != 1:
+            return None
+        return self._backends[policy.weights[0][0]]
+
+    def _route(self, future: CallFuture, *, is_copied: bool = False) -> None:
         assert self._targets is not None  # the callers have looked
         policy = self._targets.policy
-        number = split_number(shard_key)
+        call = Call(*future.message)
+        number = split_number(call.shard_key)
         tag = choose_backend(policy, number)
         if tag is None:
-            answer.set_exception(no_traffic_error(self._endpoint))
+            future.set_exception(no_traffic_error(self._endpoint))
             return
-        if policy.shadows and not is_copied:
+        if not is_copied:
             for shadow in choose_shadows(policy, number):
                 self.send_to(shadow, call).add_done_callback(_ignore)
-        answer.attempt = self._backends[tag].submit(call, answer)
+        self._backends[tag].submit(future)
 
-    def _rehome(self, call: Call, answer: asyncio.Future[object]) -> None:
-        """Its backend left the traffic while it waited: the new policy decides."""
-        assert isinstance(answer, Answer)  # made in send()
-        shard_key = call.headers[SHARD_KEY_HEADER]
-        if self._targets is None:
-            self._wait_for_endpoint(call, shard_key, answer)
+    def _rehome(self, future: CallFuture) -> None:
+        """Its backend left the traffic before it was executed: the new policy decides."""
+        if future in self._copies:
+            future.set_exception(RayServeException("The shadow was ended."))
+        elif self._targets is None:
+            self._wait_for_endpoint(future)
         else:
-            self._route(call, shard_key, answer, is_copied=True)
+            self._route(future, is_copied=True)
 
-    def _wait_for_endpoint(self, call: Call, shard_key: str | None, answer: Answer) -> None:
-        self._homeless.append((call, shard_key, answer))
+    def _wait_for_endpoint(self, future: CallFuture) -> None:
+        self._homeless.append(future)
 
         def give_up() -> None:
-            if not answer.done() and self._targets is None:
-                answer.set_exception(unknown_endpoint_error(self._endpoint))
+            if not future.done() and self._targets is None:
+                future.set_exception(unknown_endpoint_error(self._endpoint))
 
-        asyncio.get_running_loop().call_later(UNKNOWN_ENDPOINT_S, give_up)
+        self._loop.call_later(UNKNOWN_ENDPOINT_S, give_up)
 
 
 def no_traffic_error(endpoint: str) -> RayServeException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,7 @@ class Replica:
             method = self._user.find(call.method)
             request: object = call.data
             if not isinstance(request, HTTPRequest):
-                request = ServeRequest(call.data, call.kwargs, call.headers, call.http_method)
+                request = ServeRequest(call)
             return await self._user.run(call.method, method, request)
         finally:
             self._gate.leave()
@@ -174,9 +175,8 @@ class Replica:
             bound.socket_name,
         )
 
-    def _execute_message(self, message: object) -> Any:
-        assert isinstance(message, Call)  # the transport has proven who sent it
-        return self.execute(message)
+    def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:
+        return self.execute(Call(*message))
 
     async def _run_app(self, request: HTTPRequest) -> None:
         """Run the application for a copy of a request; its answer goes nowhere."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from serve.errors import ReplicaDiedError, ReplicaUnavailableError
@@ -20,18 +20,29 @@ _ANSWERS = frozenset(map(int, (FrameKind.RESULT, FrameKind.ERROR, FrameKind.REJE
 
 
 class CallFuture(asyncio.Future[Any]):
-    """The answer to come. Cancelling it cancels the call at the replica."""
+    """The answer to come of one call, wherever the call is now. Cancelling it cancels the call there.
 
-    __slots__ = ("call_id", "connection")
+    Attributes:
+        message: what is sent; kept, so that a call that was not executed can be sent elsewhere.
+        connection: the connection it was sent on; None: it was not sent yet.
+        call_id: its number on that connection.
+        timer: ends its wait for a replica; None: it does not wait.
+    """
 
-    call_id: int
-    connection: Connection
+    __slots__ = ("call_id", "connection", "message", "timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, message: Any) -> None:
+        super().__init__(loop=loop)
+        self.message = message
+        self.connection: Connection | None = None
+        self.call_id = 0
+        self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancels the call; true unless it is already answered."""
         # An override, not a done callback: it costs nothing where nothing is cancelled.
         cancelled = super().cancel(msg)
-        if cancelled:
+        if cancelled and self.connection is not None:
             self.connection._withdraw(self.call_id)
         return cancelled
 
@@ -43,11 +54,17 @@ class Connection(FrameStream):
         loop: the loop that runs it.
         address: the replica's.
         peer: what error messages call it.
+
+    Attributes:
+        on_answer: called after each answer, when there may be room for another call.
+        on_reject: takes a call that the replica did not execute. None: such a call fails.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: ReplicaAddress, peer: str) -> None:
         super().__init__(loop)
         self.address = address
+        self.on_answer: Callable[[], None] | None = None
+        self.on_reject: Callable[[CallFuture], None] | None = None
         self._peer = peer
         self._pending: dict[int, CallFuture] = {}
         self._last_id = 0
@@ -85,18 +102,20 @@ class Connection(FrameStream):
             ReplicaUnavailableError: the connection is closed or draining; nothing was sent.
             MessageError: the message cannot be pickled.
         """
+        future = CallFuture(self.loop, message)
+        self.send(future)
+        return future
+
+    def send(self, future: CallFuture) -> None:
+        """Sends a call whose future there is already. Raises as `call` does; the future stays open."""
         if self._refusal:
             raise ReplicaUnavailableError(self._refusal)
         self._last_id = call_id = self._last_id + 1
-        pieces = self.encoder.frame(FrameKind.CALL, call_id, message)
-        future = CallFuture(loop=self.loop)
+        pieces = self.encoder.frame(FrameKind.CALL, call_id, future.message)
         future.call_id = call_id
         future.connection = self
         self._pending[call_id] = future
-        write = self._transport.write
-        for piece in pieces:
-            write(piece)
-        return future
+        self.write(pieces)
 
     def close(self) -> None:
         """Closes; calls in flight fail with `ReplicaDiedError` and are cancelled at the replica."""
@@ -129,10 +148,15 @@ class Connection(FrameStream):
                 self._fail_unreadable(future, error)
         elif kind == FrameKind.ERROR:
             future.set_exception(read_failure(data, buffers))
+        elif self.on_reject is not None:
+            future.connection = None
+            self.on_reject(future)
         else:
             future.set_exception(
                 ReplicaUnavailableError(f"{self._peer} did not execute the call: it is draining.")
             )
+        if self.on_answer is not None:
+            self.on_answer()
 
     def _fail_unreadable(self, future: CallFuture, error: Exception) -> None:
         failure = MessageError(
@@ -143,7 +167,7 @@ class Connection(FrameStream):
 
     def _withdraw(self, call_id: int) -> None:
         if self._pending.pop(call_id, None) is not None and not self._transport.is_closing():
-            self._transport.write(control_frame(FrameKind.CANCEL, call_id))
+            self.write([control_frame(FrameKind.CANCEL, call_id)])
 
     def _refuse(self, why: str) -> None:
         self._refusal = (

@@ -66,7 +66,7 @@ class ServedConnection(FrameStream):
         """Starts, or cancels, a call."""
         if kind == FrameKind.CALL:
             if self._draining:
-                self._transport.write(control_frame(FrameKind.REJECT, call_id))
+                self.write([control_frame(FrameKind.REJECT, call_id)])
             elif self.writing_paused or len(self.running) >= self._max_running:
                 self._hold(call_id, data, buffers)
             else:
@@ -147,10 +147,10 @@ class ServedConnection(FrameStream):
         if self._draining:
             return
         self._draining = True
-        self._transport.write(control_frame(FrameKind.GOAWAY))
+        self.write([control_frame(FrameKind.GOAWAY)])
         while self._waiting:
             call_id = self._waiting.popleft().call_id
-            self._transport.write(control_frame(FrameKind.REJECT, call_id))
+            self.write([control_frame(FrameKind.REJECT, call_id)])
         self._waiting_bytes = 0
         self._choose_reading()
         if not self.running:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 
 import serve
@@ -193,3 +194,17 @@ def test_an_import_path_is_imported_where_it_is_unpacked() -> None:
 def test_an_import_path_that_leads_nowhere_names_what_is_missing(path: str, message: str) -> None:
     with pytest.raises(ImportError, match=message):
         import_path(path)
+
+
+def test_an_application_with_an_included_router_travels() -> None:
+    app, router = FastAPI(), APIRouter(prefix="/more")
+    router.get("/x")(lambda: "x")
+    app.include_router(router)
+    assert Definition.unpack(Definition(app).pack()).target.url_path_for("<lambda>") == "/more/x"
+
+
+def test_a_lock_that_is_held_does_not_travel() -> None:
+    lock = threading.Lock()
+    assert not Definition.unpack(Definition(int, (lock,)).pack()).init_args[0].locked()
+    with lock, pytest.raises(TypeError, match="held"):
+        Definition(int, (lock,)).pack()

@@ -302,3 +302,11 @@ def test_a_shadow_for_an_unknown_endpoint_is_refused(goal: Goal) -> None:
 def test_a_goal_keeps_its_secret_and_definitions_out_of_its_text(goal: Goal) -> None:
     text = repr(goal)
     assert "secret" not in text and "definition" not in text
+
+
+def test_a_backend_found_to_be_an_application_is_marked_once() -> None:
+    before = goals.create_backend(empty(), backend("b"))
+    after = goals.mark_asgi(before, "b")
+    assert after.backends["b"].traits.is_asgi
+    assert goals.mark_asgi(after, "b") is after
+    assert goals.mark_asgi(after, "unknown") is after

@@ -118,3 +118,18 @@ def test_a_bad_route_is_refused_with_its_name_and_the_reason(route: str, reason:
 
 def test_other_paths_below_the_reserved_ones_are_free() -> None:
     check_route("/-/mine")
+
+
+@pytest.mark.parametrize(
+    ("route", "path", "root"),
+    [
+        ("/t/{name}", "/t/joe", "/t/joe"),
+        ("/t/{name}", "/t/joe/", "/t/joe"),
+        ("/t/{name}/", "/t/joe/x/y", "/t/joe"),
+        ("/t/{n:int}/u/{x:float}", "/t/1/u/2.5/x", "/t/1/u/2.5"),
+    ],
+)
+def test_a_mount_with_parameters_knows_which_part_of_a_path_it_is(
+    route: str, path: str, root: str
+) -> None:
+    assert compile_route(route, is_mount=True).find_root(path) == root

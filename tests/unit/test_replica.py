@@ -52,7 +52,7 @@ async def start() -> AsyncIterator[Start]:
 
 
 def call(data: Any = None, method: str = "__call__") -> Call:
-    return Call(data, {}, method, "e", "r-1", "GET", {})
+    return Call(data, {}, method, "e", "r-1")
 
 
 async def get(address: ReplicaAddress, path: str = "/") -> httpx.Response:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from serve.call import Call
 from serve.errors import RayServeException
 from serve.request import HTTPRequest, ServeRequest, copy_facts, cross_loop_receive, rebuild_request
 
 
 def call_request(data: object = None, **kwargs: Any) -> ServeRequest:
-    return ServeRequest(data, kwargs, {"X-Serve-Call-Method": "__call__"}, "GET")
+    return ServeRequest(Call(data, kwargs, "__call__", "e", "r-1"))
 
 
 async def test_the_data_of_a_call_is_the_object_itself_whichever_way_it_is_read() -> None:
@@ -45,7 +46,9 @@ def test_keyword_arguments_are_query_parameters_with_their_python_types() -> Non
 
 
 def test_a_call_has_the_headers_and_the_method_it_was_made_with() -> None:
-    request = ServeRequest(None, {}, {"X-Mine": "1"}, "POST")
+    request = ServeRequest(
+        Call(None, {}, "__call__", "e", "r-1", http_method="POST", headers={"X-Mine": "1"})
+    )
     assert (request.headers, request.method) == ({"X-Mine": "1"}, "POST")
 
 
