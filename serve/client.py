@@ -13,7 +13,6 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from serve.config import BackendConfig, parse_config
-from serve.controller.actor import Status
 from serve.controller.goal import BackendGoal, EndpointGoal
 from serve.definition import Definition, inspect_target
 from serve.errors import RayServeException
@@ -21,6 +20,7 @@ from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.handle.registry import close_registry, find_registry, get_registry
 from serve.ids import NAMESPACE
 from serve.ingress.routes import check_route
+from serve.status import Status
 from serve.traffic import TrafficPolicy
 from serve.validate import (
     check_actor_options,

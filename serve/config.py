@@ -41,7 +41,7 @@ class Traits:
 class BackendConfig(BaseModel):
     """How a backend runs."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
     num_replicas: PositiveInt = 1
     """Number of replica processes."""
@@ -124,7 +124,7 @@ class DeploymentMode(str, Enum):
 class HTTPOptions(BaseModel):
     """How the HTTP side runs."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
     host: str | None = DEFAULT_HOST
     """Address to listen on; `0.0.0.0` for all. None: no HTTP server."""

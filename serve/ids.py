@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
+import secrets
 import string
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9_.:-]{1,128}"
@@ -25,7 +25,7 @@ def make_replica_tag(backend_tag: str) -> str:
 
 def make_request_id() -> str:
     """A new request id: 32 lower-case hexadecimal digits."""
-    return os.urandom(16).hex()
+    return secrets.token_hex(16)
 
 
 def is_request_id(text: str) -> bool:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from serve.controller.actor import Status
-from serve.controller.goal import BackendGoal
-from serve.controller.observed import Phase
+from serve.controller.goal import BackendGoal, Goal
+from serve.controller.observed import Observed, Phase
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `tagtrail status` shows. Goal and world at one moment."""
+
+    goal: Goal
+    observed: Observed
+    pid: int
 
 
 def describe(status: Status, controller_name: str) -> dict[str, Any]:

@@ -16,10 +16,10 @@ def check_name(name: object, what: str) -> str:
     """A backend tag or endpoint name. TypeError: no text. ValueError: empty or with control characters."""
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str. Got {type(name).__name__}: {name!r}.")
-    if not name or not name.isprintable():
+    if not name or not name.isprintable() or name != name.strip():
         raise ValueError(
-            f"{what} must be printable text of at least one character: it stands in headers and log lines. "
-            f"Got {name!r}."
+            f"{what} must be printable text without spaces at its ends: it stands in headers and "
+            f"log lines. Got {name!r}."
         )
     return name
 

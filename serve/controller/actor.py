@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import ray
 
@@ -26,6 +26,7 @@ from serve.controller.publish import INGRESS_KEY, publish
 from serve.controller.reconcile import reconcile, replicas_of
 from serve.controller.world import World
 from serve.errors import BackendStartError, RayServeException
+from serve.status import Status
 
 logger = logging.getLogger("ray.serve")
 
@@ -35,15 +36,6 @@ ROUTE_TIMEOUT_S = 60.0
 INGRESS_TIMEOUT_S = 60.0
 UNDO_S = 5.0
 STOP_MARGIN_S = 30.0
-
-
-@dataclass(frozen=True)
-class Status:
-    """What `tagtrail status` shows. Goal and world at one moment."""
-
-    goal: Goal
-    observed: Observed
-    pid: int
 
 
 class Controller:
@@ -146,9 +138,8 @@ class Controller:
             current = self._goal.backends.get(tag)
             if current is not None and current.version == version:
                 undone = replace(before.backends[tag], version=version + 1)
-                self._commit(
-                    replace(self._goal, backends={**self._goal.backends, tag: undone})
-                )
+                self._commit(replace(self._goal, backends={**self._goal.backends, tag: undone}))
+                self._world.clear_failure(tag)  # it was the change's, not the backend's
             raise
         await self._until_ingresses_applied(ROUTE_TIMEOUT_S)  # they hold its limits
 

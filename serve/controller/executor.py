@@ -32,7 +32,6 @@ from serve.controller.world import World
 from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_actor_name
 from serve.ingress.actor import IngressActor
 from serve.replica.actor import Failed, Ready, ReplicaActor
-from serve.replica.callable import describe_failure
 from serve.replica.replica import ReplicaSpec
 
 logger = logging.getLogger("ray.serve")
@@ -181,9 +180,12 @@ class Executor:
                     message = f"Replica '{tag}' failed to start:\n{ready.message}"
                     self._fail_replica(tag, message)
                     return
-                await self._catch_up(tag, actor, ready)
-            except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
-                self._fail_replica(tag, _explain(tag, error))
+                failed = await self._catch_up(tag, actor, ready)
+            except RayError as error:
+                self._fail_replica(tag, f"Replica '{tag}' failed to start: {error}")
+                return
+            if failed is not None:
+                self._fail_replica(tag, _reconfigure_message(tag, failed))
                 return
             self._world.change_replica(
                 tag,
@@ -203,15 +205,17 @@ class Executor:
                 is_placed = view is not None and view.starts > 0  # its next process was quicker
                 self._world.change_replica(tag, phase=Phase.RESTARTING, is_placed=is_placed)
 
-    async def _catch_up(self, tag: str, actor: ActorHandle, ready: Ready) -> None:
+    async def _catch_up(self, tag: str, actor: ActorHandle, ready: Ready) -> Failed | None:
         """A restarted process has the configuration it was first made with: give it today's."""
+        failed: Failed | None = None
         version = ready.config_version
         view = self._world.replica(tag)
         backend = self._goal().backends.get(view.backend_tag) if view is not None else None
         if backend is not None and version != backend.version:
-            await actor.reconfigure.remote(backend.config, backend.version)
+            failed = await actor.reconfigure.remote(backend.config, backend.version)
             version = backend.version
         self._world.change_replica(tag, config_version=version)
+        return failed
 
     async def _reconfigure(self, tag: str) -> None:
         view = self._world.replica(tag)
@@ -219,16 +223,16 @@ class Executor:
         if backend is None:
             return
         try:
-            await self._actors[tag].reconfigure.remote(backend.config, backend.version)
-            self._world.change_replica(
-                tag, is_reconfiguring=False, config_version=backend.version
-            )
-        except RayActorError:
+            failed = await self._actors[tag].reconfigure.remote(backend.config, backend.version)
+        except RayError:
             self._world.change_replica(tag, is_reconfiguring=False)  # _tend_replica sees to it
-        except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
-            self._world.note_failure(backend.tag, _explain(tag, error, "reconfigure"))
-            await asyncio.sleep(1)  # a configuration that is not taken back is tried again
-            self._world.change_replica(tag, is_reconfiguring=False)
+            return
+        if failed is None:
+            self._world.change_replica(tag, is_reconfiguring=False, config_version=backend.version)
+            return
+        self._world.note_failure(backend.tag, _reconfigure_message(tag, failed))
+        await asyncio.sleep(1)  # a configuration that is not taken back is tried again
+        self._world.change_replica(tag, is_reconfiguring=False)
 
     async def _stop_replica(self, tag: str) -> None:
         self._stop_tending(tag)
@@ -339,8 +343,5 @@ async def _result(reference: Any) -> Any:
     return await reference
 
 
-def _explain(replica_tag: str, error: BaseException, step: str = "start") -> str:
-    """What the user is told of a replica that failed, with the user's own traceback."""
-    is_remote = isinstance(error, RayError)  # carries the replica's traceback in its text
-    text = str(error) if is_remote else describe_failure(error)
-    return f"Replica '{replica_tag}' failed to {step}:\n{text}"
+def _reconfigure_message(replica_tag: str, failed: Failed) -> str:
+    return f"Replica '{replica_tag}' failed to reconfigure:\n{failed.message}"

@@ -15,7 +15,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from serve.call import Call, pack_call
-from serve.errors import QueueTimeoutError
+from serve.errors import QueueFullError, QueueTimeoutError
 from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_endpoint_error
 from serve.ids import NAMESPACE
 from serve.records import BackendTargets, EndpointTargets, ReplicaAddress
@@ -62,6 +62,7 @@ class ActorRouter:
         self._targets: EndpointTargets | None = None
         self._slots: dict[ReplicaAddress, ActorSlot] = {}
         self._turns: dict[str, int] = {}
+        self._waiting = 0
         self._lock = threading.Lock()
 
     def update(self, targets: EndpointTargets | None) -> None:
@@ -76,16 +77,23 @@ class ActorRouter:
 
         Raises:
             RayServeException: the endpoint does not exist within 5 s, or has no traffic.
+            QueueFullError: `max_queued_queries` threads of this process wait already.
             QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
         """
         number = split_number(call.shard_key)
         reference = self.try_send(call, number)
+        if reference is not None:
+            return reference
         started = time.monotonic()
-        while reference is None:
-            self._check_patience(time.monotonic() - started, number)
-            time.sleep(POLL_S)
-            reference = self.try_send(call, number)
-        return reference
+        self._waiting += 1
+        try:
+            while reference is None:
+                self._check_patience(time.monotonic() - started, number)
+                self._wait_for_room()
+                reference = self.try_send(call, number)
+            return reference
+        finally:
+            self._waiting -= 1
 
     def try_send(self, call: Call, number: int) -> ObjectRef | None:
         """Send a call if a replica has room now."""
@@ -131,6 +139,15 @@ class ActorRouter:
         assert self._targets is not None
         return next(b for b in self._targets.backends if b.backend_tag == tag)
 
+    def _wait_for_room(self) -> None:
+        """Until some call is done, or a moment has passed: replicas may have come, too."""
+        with self._lock:
+            pending = [ref for slot in self._slots.values() for ref in slot.pending]
+        if pending:
+            ray.wait(pending, num_returns=1, timeout=POLL_S, fetch_local=False)
+        else:
+            time.sleep(POLL_S)
+
     def _check_patience(self, waited_s: float, number: int) -> None:
         targets = self._targets
         if targets is None:
@@ -139,7 +156,15 @@ class ActorRouter:
             return
         tag = choose_backend(targets.policy, number)
         for backend in targets.backends:
-            if backend.backend_tag == tag and waited_s > backend.queue_timeout_s:
+            if backend.backend_tag != tag:
+                continue
+            if self._waiting > backend.max_queued_queries:
+                raise QueueFullError(
+                    f"The queue of backend '{tag}' is full: {backend.max_queued_queries} calls wait "
+                    "already (max_queued_queries). Send slower, add replicas, or raise "
+                    "max_queued_queries."
+                )
+            if waited_s > backend.queue_timeout_s:
                 raise QueueTimeoutError(
                     f"Backend '{tag}' had no replica free within {backend.queue_timeout_s:g} s "
                     f"(queue_timeout_s). It has {len(backend.replicas)} running, each takes "

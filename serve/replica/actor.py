@@ -92,9 +92,13 @@ class ReplicaActor:
         """
         return await self._replica.execute(unpack_call(packed, *rest)), None
 
-    async def reconfigure(self, config: BackendConfig, version: int) -> None:
-        """Take a changed configuration."""
-        await self._replica.reconfigure(config, version)
+    async def reconfigure(self, config: BackendConfig, version: int) -> Failed | None:
+        """Take a changed configuration, or say why not."""
+        try:
+            await self._replica.reconfigure(config, version)
+        except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
+            return Failed(describe_failure(error))
+        return None
 
     async def drain(self, wait_loop_s: float, timeout_s: float) -> bool:
         """Let calls finish; whether all did in time. The controller ends the process afterwards."""

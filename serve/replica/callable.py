@@ -20,7 +20,6 @@ from serve.definition import ASGI_APP, Definition, takes_request
 from serve.errors import RayServeException
 from serve.replica.threads import HandlerThreads
 
-
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 

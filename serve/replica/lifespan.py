@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message
 
 from serve.errors import RayServeException
 
+SHUTDOWN_S = 10.0
+
 
 class Lifespan:
     """Runs one application's lifespan; an application that knows none is left alone."""
@@ -36,7 +38,10 @@ class Lifespan:
         """Run the shutdown events, if the application is there to run them."""
         if self._task is None or self._task.done():
             return
-        await self._ask("lifespan.shutdown")
+        try:
+            await asyncio.wait_for(self._ask("lifespan.shutdown"), SHUTDOWN_S)
+        except asyncio.TimeoutError:
+            pass  # it had its time; the process ends now
         self._task.cancel()
 
     async def _ask(self, kind: str) -> Message | None:

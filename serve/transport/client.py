@@ -114,8 +114,8 @@ class Connection(FrameStream):
         pieces = self.encoder.frame(FrameKind.CALL, call_id, future.message)
         future.call_id = call_id
         future.connection = self
+        self.write(pieces, is_alone=not self._pending)
         self._pending[call_id] = future
-        self.write(pieces)
 
     def close(self) -> None:
         """Closes; calls in flight fail with `ReplicaDiedError` and are cancelled at the replica."""

@@ -104,7 +104,7 @@ class ServedConnection(FrameStream):
                     return
                 pieces = failure_frame(self.encoder, call_id, error)
             if call_id not in self._cancelled and not self.gone.done():
-                self.write(pieces)
+                self.write(pieces, is_alone=len(self.running) == 1)
         finally:
             self._finish(call_id)
 

@@ -33,13 +33,21 @@ class FrameStream(FrameReader, asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
 
-    def write(self, pieces: list[Piece]) -> None:
+    def write(self, pieces: list[Piece], *, is_alone: bool = False) -> None:
         """Sends one frame, together with all others of this iteration of the loop.
 
         uvloop makes one system call of each write, and each wakes the peer; both cost more than the
         frame. Large pieces are not copied.
+
+        Args:
+            pieces: the frame.
+            is_alone: no other frame is to be expected now, so this one goes at once.
         """
         if not self._unsent:
+            if is_alone:
+                self._unsent = pieces
+                self._flush()
+                return
             self.loop.call_soon(self._flush)
         self._unsent += pieces
 

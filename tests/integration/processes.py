@@ -88,6 +88,7 @@ def start_script(code: str, folder: Path, *args: object) -> subprocess.Popen[str
     """Start a script and return; what it prints is read from `stdout`."""
     return subprocess.Popen(
         [sys.executable, "-u", str(write_script(code, folder)), *map(str, args)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -497,9 +497,7 @@ def test_scaling_down_loses_no_call_of_a_stream(deploy: Deploy, way: str) -> Non
     assert stream.count > 10
 
 
-def test_scaling_down_loses_no_request_over_http(
-    deploy: Deploy, shared_instance: Instance
-) -> None:
+def test_scaling_down_loses_no_request_over_http(deploy: Deploy, shared_instance: Instance) -> None:
     name = deploy(answer, num_replicas=3, route="/scaled", **QUICK_STOP)
     with httpx.Client(base_url=str(shared_instance.http.base_url), timeout=20) as http:
         stream = Stream(lambda: http.get("/scaled").raise_for_status())

@@ -49,7 +49,8 @@ def test_a_call_has_the_headers_and_the_method_it_was_made_with() -> None:
     request = ServeRequest(
         Call(None, {}, "__call__", "e", "r-1", http_method="POST", headers={"X-Mine": "1"})
     )
-    assert (request.headers, request.method) == ({"X-Mine": "1"}, "POST")
+    own = {"X-Serve-Call-Method": "__call__", "X-Serve-Shard-Key": None}
+    assert (request.headers, request.method) == ({**own, "X-Mine": "1"}, "POST")
 
 
 def test_a_call_request_survives_pickling() -> None:

@@ -1,0 +1,396 @@
+"""How instances begin and end: with their script, detached, on a Ray of their own or on one that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+
+import serve
+from serve.ids import NAMESPACE
+from tests.conftest import free_port
+from tests.integration.processes import (
+    haproxies,
+    is_alive,
+    run_folders,
+    run_script,
+    script_env,
+    start_script,
+    wait_until,
+)
+
+NO_SERVER = {"location": "NoServer"}
+
+HELLO = """
+    import os, sys, time
+    import ray
+    import serve
+
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+    client = serve.start(detached=sys.argv[2] == "detached", http_options={"port": int(sys.argv[3])})
+    serve.create_backend("hello", lambda: str(os.getpid()), ray_actor_options={"num_cpus": 0})
+    serve.create_endpoint("hello", backend="hello", route="/hello")
+    pid = ray.get(serve.get_handle("hello").remote())
+    print(client.controller_name, client.status().pid, pid, flush=True)
+"""
+
+
+@pytest.fixture
+def instances(ray_cluster: None) -> Iterator[None]:
+    """For tests that start instances in this process: none is left."""
+    yield
+    serve.shutdown()
+    with contextlib.suppress(serve.RayServeException):
+        serve.connect().shutdown()
+    serve.shutdown()
+
+
+def actors_of(controller_name: str) -> set[str]:
+    entries = ray.util.list_named_actors(all_namespaces=True)
+    names = {entry["name"] for entry in entries if entry["namespace"] == NAMESPACE}
+    return {name for name in names if name.startswith(controller_name)}
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+# With the script, or detached.
+
+
+def test_an_instance_ends_with_its_script(ray_address: str, http_port: int) -> None:
+    done = run_script(HELLO, ray_address, "with-script", http_port)
+    assert done.returncode == 0, done.stderr
+    name, controller_pid, replica_pid = done.stdout.split()
+    assert name.endswith(":SERVE_CONTROLLER_ACTOR")
+    wait_until(lambda: not is_alive(int(controller_pid)) and not is_alive(int(replica_pid)))
+    assert actors_of(name) == set()
+    assert run_folders(http_port) == []
+    assert is_free(http_port)
+
+
+def test_an_instance_on_a_ray_of_its_own_leaves_nothing(tmp_path: Path, http_port: int) -> None:
+    code = HELLO.replace(
+        "address=sys.argv[1],", 'address="local", include_dashboard=False, num_cpus=2,'
+    )
+    script = start_script(code + "    input()\n", tmp_path, "-", "with-script", http_port)
+    assert script.stdout is not None and script.stdin is not None
+    pids = [int(pid) for pid in script.stdout.readline().split()[1:]]
+    (folder,) = run_folders(http_port)
+    pids += haproxies(folder)
+    assert len(pids) == 4  # controller, replica, HAProxy's master and worker
+    script.stdin.write("\n")
+    script.stdin.close()
+    assert script.wait(30) == 0
+    script.stdout.close()
+    wait_until(lambda: not any(map(is_alive, pids)))
+    assert not folder.exists()
+    assert is_free(http_port)
+
+
+def test_start_starts_ray_when_none_is_connected() -> None:
+    done = run_script(
+        """
+        import os
+        os.environ.pop("RAY_ADDRESS", None)
+        import ray
+        import serve
+        calls = []
+        ray_init = ray.init
+        ray.init = lambda *args, **kwargs: (
+            calls.append((args, kwargs)),
+            ray_init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False),
+        )
+        serve.start(http_options={"location": "NoServer"})
+        print(calls, serve.list_backends())
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[((), {})] {}"
+
+
+def test_a_detached_instance_stays_and_the_next_script_finds_it(
+    instances: None, ray_address: str, http_port: int
+) -> None:
+    first = run_script(HELLO, ray_address, "detached", http_port)
+    assert first.returncode == 0, first.stderr
+    pid = first.stdout.split()[2]
+    assert httpx.get(f"http://127.0.0.1:{http_port}/hello").text == pid
+    second = run_script(
+        """
+        import sys
+        import ray
+        import serve
+        ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+        print(list(serve.list_backends()), ray.get(serve.get_handle("hello").remote()))
+        """,
+        ray_address,
+    )
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.strip() == f"['hello'] {pid}"
+    assert httpx.get(f"http://127.0.0.1:{http_port}/hello").text == pid
+    (folder,) = run_folders(http_port)
+    serve.connect().shutdown()
+    assert haproxies(folder) == set()
+    assert not folder.exists()
+    assert is_free(http_port)
+
+
+def test_a_second_detached_instance_is_refused_and_told_to_connect(instances: None) -> None:
+    serve.start(detached=True, http_options=NO_SERVER)
+    with pytest.raises(serve.RayServeException, match=r"already running\. .*serve\.connect\(\)"):
+        serve.start(detached=True, http_options=NO_SERVER)
+    assert serve.list_backends() == {}  # the first is untouched
+
+
+def test_connect_without_an_instance_says_to_start_one(instances: None) -> None:
+    with pytest.raises(
+        serve.RayServeException, match=r"no instance running.*serve\.start\(detached=True\)"
+    ):
+        serve.connect()
+
+
+def test_functions_without_an_instance_say_to_start_one(instances: None) -> None:
+    with pytest.raises(serve.RayServeException, match="no instance running"):
+        serve.list_backends()
+
+
+def test_two_instances_that_are_not_detached_live_side_by_side(instances: None) -> None:
+    ports = free_port(), free_port()
+    clients = [serve.start(http_options={"port": port}) for port in ports]
+    for number, client in enumerate(clients):
+        client.create_backend("same", _answer(number), ray_actor_options={"num_cpus": 0})
+        client.create_endpoint("same", backend="same", route="/same")
+    texts = [httpx.get(f"http://127.0.0.1:{port}/same").text for port in ports]
+    assert texts == ["0", "1"]
+    assert clients[1].get_handle("same").call().result(10) == "1"
+    clients[0].shutdown()
+    assert httpx.get(f"http://127.0.0.1:{ports[1]}/same").text == "1"
+
+
+def _answer(number: int) -> object:
+    def answer() -> str:
+        return str(number)
+
+    return answer
+
+
+# Shutdown.
+
+
+def test_shutdown_twice_is_no_error_and_later_calls_are(instances: None) -> None:
+    client = serve.start(http_options=NO_SERVER)
+    serve.shutdown()
+    serve.shutdown()
+    client.shutdown()
+    with pytest.raises(serve.RayServeException, match="no instance running"):
+        serve.list_backends()
+    with pytest.raises(serve.RayServeException, match=r"already been shut down.*serve\.start"):
+        client.list_backends()
+
+
+def test_start_works_again_after_shutdown_on_the_same_port(instances: None, http_port: int) -> None:
+    for text in ("first", "second"):
+        serve.start(detached=True, http_options={"port": http_port})
+        serve.create_backend("again", lambda text=text: text, ray_actor_options={"num_cpus": 0})
+        serve.create_endpoint("again", backend="again", route="/again")
+        assert httpx.get(f"http://127.0.0.1:{http_port}/again").text == text
+        serve.shutdown()
+
+
+def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
+    instances: None, ray_address: str, tmp_path: Path
+) -> None:
+    def deploy(text: str) -> None:
+        serve.start(detached=True, http_options=NO_SERVER)
+        serve.create_backend("next", lambda: text, ray_actor_options={"num_cpus": 0})
+        serve.create_endpoint("next", backend="next")
+
+    deploy("first")
+    script = start_script(
+        """
+        import sys
+        import ray
+        import serve
+        ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+        handle = serve.get_handle("next")
+        print(handle.call().result(20))
+        input()
+        print(handle.call().result(20), ray.get(handle.remote()))
+        """,
+        tmp_path,
+        ray_address,
+    )
+    assert script.stdout is not None
+    assert script.stdout.readline() == "first\n"
+    serve.shutdown()
+    deploy("second")
+    out, _ = script.communicate("\n", timeout=30)
+    assert out == "second second\n"
+
+
+# Wrong calls.
+
+
+def test_a_taken_port_is_a_value_error_and_leaves_nothing(instances: None) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"Failed to bind .*127\.0\.0\.1:{port}'"):
+            serve.start(detached=True, http_options={"port": port})
+    assert run_folders(port) == []
+    with pytest.raises(serve.RayServeException, match="no instance running"):
+        serve.connect()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"port": 0}, "port"),
+        ({"port": "many"}, "port"),
+        ({"colour": "red"}, "colour"),
+        ({"location": "Everywhere"}, "location"),
+        ({"request_timeout_s": 0}, "request_timeout_s"),
+    ],
+)
+def test_bad_http_options_are_a_value_error_that_names_them(
+    instances: None, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        serve.start(http_options=options)
+
+
+def test_http_options_of_another_type_are_a_type_error(instances: None) -> None:
+    with pytest.raises(TypeError, match=r"must be HTTPOptions or a dictionary. Got int"):
+        serve.start(http_options=8000)  # type: ignore[arg-type]
+
+
+def test_both_ways_of_giving_http_options_are_refused(instances: None) -> None:
+    with pytest.raises(ValueError, match=r"both `http_options` and any .* Got `http_port`"):
+        serve.start(http_port=8001, http_options={"port": 8001})
+
+
+def test_the_old_http_arguments_work_and_warn(instances: None, http_port: int) -> None:
+    with pytest.warns(DeprecationWarning, match="http_port"):
+        serve.start(http_port=http_port)
+    assert httpx.get(f"http://127.0.0.1:{http_port}/-/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("options", [{"host": None}, {"location": None}, {"location": "NoServer"}])
+def test_each_way_of_having_no_server_has_none(instances: None, options: dict[str, object]) -> None:
+    client = serve.start(http_options=options)
+    assert client.wait_until_listening() == []
+
+
+def test_a_client_does_not_pickle(instances: None) -> None:
+    client = serve.start(http_options=NO_SERVER)
+    with pytest.raises(serve.RayServeException, match=r"cannot be serialized.*serve\.connect\(\)"):
+        pickle.dumps(client)
+
+
+# A script that is killed, and a Ray that runs already.
+
+
+@pytest.mark.slow
+def test_a_killed_script_leaves_neither_replicas_nor_haproxy(
+    ray_address: str, http_port: int, tmp_path: Path
+) -> None:
+    script = start_script(
+        HELLO + "    time.sleep(600)\n", tmp_path, ray_address, "with-script", http_port
+    )
+    assert script.stdout is not None
+    name, *pids = script.stdout.readline().split()
+    (folder,) = run_folders(http_port)
+    started = [int(pid) for pid in pids] + list(haproxies(folder))
+    assert len(started) == 4
+    script.kill()
+    script.wait()
+    script.stdout.close()
+    wait_until(lambda: not any(map(is_alive, started)), 20)
+    wait_until(lambda: actors_of(name) == set() and not folder.exists())
+    assert is_free(http_port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("auth", ["disabled", "token"])
+def test_it_works_on_a_ray_that_was_started_by_ray_start(auth: str, http_port: int) -> None:
+    env = {"RAY_AUTH_MODE": auth}
+    if auth == "token":
+        env["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # this cluster's own
+    with ray_start(env) as address:
+        done = run_script(
+            HELLO + "    print(serve.connect().status().goal.is_detached)\n",
+            address,
+            "detached",
+            http_port,
+            env=env,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == "True"
+        pid = done.stdout.split()[2]
+        assert httpx.get(f"http://127.0.0.1:{http_port}/hello").text == pid
+        (folder,) = run_folders(http_port)
+    wait_until(lambda: haproxies(folder) == set())  # its Ray was killed: it ends by itself
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ray_start(env: dict[str, str]) -> Iterator[str]:
+    """`ray start --head` on ports and in a folder of its own; its process group is killed at the end."""
+    folder = tempfile.mkdtemp(prefix="tt", dir="/tmp")
+    port = free_port()
+    command = [
+        str(Path(sys.executable).parent / "ray"),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        f"--temp-dir={folder}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        f"--ray-client-server-port={free_port()}",
+        f"--metrics-export-port={free_port()}",
+        f"--dashboard-agent-listen-port={free_port()}",
+    ]
+    process = subprocess.Popen(
+        command,
+        env=script_env(env),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: _accepts(port), 30)
+        time.sleep(1)  # its node registers
+        yield f"127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
