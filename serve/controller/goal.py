@@ -75,7 +75,7 @@ def create_backend(goal: Goal, backend: BackendGoal) -> Goal:
 
 
 def mark_asgi(goal: Goal, tag: str) -> Goal:
-    """The goal with a backend known to be an ASGI application: its import path was looked at in a replica."""
+    """The goal with a backend known to be an ASGI application: a replica has resolved its path."""
     backend = goal.backends.get(tag)
     if backend is None or backend.traits.is_asgi:
         return goal

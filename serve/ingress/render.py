@@ -301,8 +301,8 @@ def _own_answers(files: dict[str, str]) -> list[str]:
 def _relay(settings: IngressSettings) -> list[str]:
     """Where a worker that a reload has replaced sends what still comes: to its successor.
 
-    It keeps its idle connections until their next request, so that none is closed under a client that
-    just sends one. That request must see today's routes and replicas, not those of back then.
+    It keeps its idle connections until their next request, so that none is closed under a client
+    that just sends one. That request must see today's routes and replicas, not those of back then.
     """
     return [
         f"backend {RELAY_SECTION}",

@@ -9,6 +9,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from serve.replica.joining import JoiningProtocol
+
 KEEP_ALIVE_S = 24 * 3600
 """HAProxy closes idle connections; were the replica to do it, a request could meet a closing one."""
 
@@ -27,7 +29,7 @@ class HTTPServer:
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=JoiningProtocol,
             ws="websockets-sansio",
             lifespan="off",
             log_config=None,

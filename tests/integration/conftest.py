@@ -51,7 +51,7 @@ Deploy = Callable[..., str]
 
 @pytest.fixture
 def deploy(shared_instance: Instance) -> Iterator[Deploy]:
-    """Makes a backend and an endpoint of one new name, which it returns; both are gone after the test.
+    """Makes a backend and an endpoint of one new name, which it returns; both go after the test.
 
     Called as `deploy(target, *init_args, route=None, **config)`.
     """

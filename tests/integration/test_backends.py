@@ -421,8 +421,8 @@ class Slow:
 def begin_slow_request(instance: Instance, pool: ThreadPoolExecutor) -> Any:
     """A request to backend `slow` that is under way, past its endpoint, which is gone."""
     serve.create_backend("slow", Slow, config=QUICK)
-    serve.create_endpoint("slow", backend="slow", route="/slow")
-    request = pool.submit(instance.http.get, "/slow")
+    serve.create_endpoint("slow", backend="slow", route="/slow", methods=["POST"])
+    request = pool.submit(instance.http.post, "/slow")  # HAProxy would repeat a GET for 5 s
     serve.get_handle("slow").options(method_name="wait_until_begun").call().result(20)
     return request
 

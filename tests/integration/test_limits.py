@@ -17,6 +17,8 @@ from tests.integration.conftest import Deploy, Instance
 
 pytestmark = pytest.mark.slow
 
+BOTH = ["GET", "POST"]
+
 
 class Gated:
     """Holds its requests until it is told to let them go, and counts them."""
@@ -128,7 +130,8 @@ def fill(
     """So many requests that wait: in the replica, or in HAProxy's queue."""
     waiting = []
     for _ in range(count):
-        waiting.append(pool.submit(instance.http.get, f"/{name}"))
+        # HAProxy would repeat a GET for 5 s when its replica ends.
+        waiting.append(pool.submit(instance.http.post, f"/{name}"))
         time.sleep(0.05)  # one after the other, so that it is known who is where
     return waiting
 
@@ -140,7 +143,7 @@ def test_a_full_queue_is_503_with_retry_after(
         async def release(self) -> None:
             self.free.set()
 
-    name = bring_up(Held, max_concurrent_queries=1, max_queued_queries=2)
+    name = bring_up(Held, methods=BOTH, max_concurrent_queries=1, max_queued_queries=2)
     waiting = fill(instance, name, pool, 3)
     refused = instance.http.get(f"/{name}", headers={"x-request-id": "too-many"})
     assert refused.status_code == 503
@@ -155,7 +158,7 @@ def test_a_full_queue_is_503_with_retry_after(
 def test_an_expired_wait_is_503_with_retry_after(
     instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
 ) -> None:
-    name = bring_up(Gated, max_concurrent_queries=1, queue_timeout_s=0.3)
+    name = bring_up(Gated, methods=BOTH, max_concurrent_queries=1, queue_timeout_s=0.3)
     [held] = fill(instance, name, pool, 1)
     started = time.monotonic()
     refused = instance.http.get(f"/{name}", headers={"x-request-id": "too-late"})
@@ -199,7 +202,7 @@ def test_a_request_whose_client_leaves_the_queue_is_never_run(
             self.free.set()
             return self.most
 
-    name = bring_up(Held, max_concurrent_queries=1)
+    name = bring_up(Held, methods=BOTH, max_concurrent_queries=1)
     [held] = fill(instance, name, pool, 1)
     for _ in range(3):
         with pytest.raises(httpx.ReadTimeout):
