@@ -1,7 +1,7 @@
 """Calls per second through a handle to a no-op backend, beside a bare Ray actor call.
 
-Each from blocking code with a sliding window of calls, and the direct one and the bare one from asyncio
-too. The bare calls carry one argument, None, as the handle's do.
+Each from blocking code with a sliding window of calls, and the direct one and the bare one from
+asyncio too. The bare calls carry one argument, None, as the handle's do.
 
     python -m benchmarks.handle_noop [--seconds 3] [--rounds 5] [--json]
 """
@@ -44,7 +44,7 @@ def blocking_noop(request):
 
 
 def measure_refs(name: str, call: Callable[[], ray.ObjectRef], in_flight: int, seconds: float):
-    """Blocking code with a window of ObjectRefs; a call's latency ends when its turn to be got comes."""
+    """Blocking code with a window of ObjectRefs; a latency ends when its turn to be got comes."""
     latencies_s: list[float] = []
     window: deque[tuple[float, ray.ObjectRef]] = deque()
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds in turn, medians, percentiles, a table, the machine's description."""
+"""What the benchmarks share: rounds in turn, medians, percentiles, a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
 NICENESS = 15
-"""Ray starts its workers at this niceness; a load generator at 0 would starve them on a small machine."""
+"""Ray starts its workers at it; a load generator at 0 would starve them on a small machine."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def figure(name: str, in_flight: int, latencies_s: list[float], wall_s: float) -
 
 
 async def run_rounds(measures: list[Measure], in_flights: list[int], rounds: int) -> list[Figure]:
-    """Measure everything in turn, `rounds` times over; the medians. In turn: a noisy moment hits all alike."""
+    """Measure all in turn, so that a noisy moment hits all alike; the medians of `rounds`."""
     seen: dict[tuple[str, int], list[Figure]] = {}
     for number in range(rounds):
         for in_flight in in_flights:

@@ -1,7 +1,7 @@
-"""HTTP requests per second of a no-op backend, beside the bare ASGI application behind the same HAProxy.
+"""HTTP requests/s of a no-op backend, beside the bare ASGI application behind the same HAProxy.
 
-One HAProxy, with Tagtrail's whole configuration, routes `/noop` to a replica and `/bare` to a bare ASGI
-application under the same uvicorn in a Ray actor of its own: what differs is the replica.
+One HAProxy, with Tagtrail's whole configuration, routes `/noop` to a replica and `/bare` to a bare
+ASGI application under the same uvicorn in a Ray actor of its own: what differs is the replica.
 
     python -m benchmarks.http_noop [--seconds 3] [--rounds 5] [--json]
 """
@@ -9,7 +9,6 @@ application under the same uvicorn in a Ray actor of its own: what differs is th
 from __future__ import annotations
 
 import argparse
-import asyncio
 import socket
 import tempfile
 
@@ -30,7 +29,9 @@ BARE = "bare ASGI application"
 
 
 async def bare_app(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+    )
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -50,7 +51,6 @@ async def noop(request):
 
 def blocking_noop(request):
     return b""
-
 
 
 class ASGINoop:

@@ -1,4 +1,4 @@
-"""A light HTTP load generator: keep-alive connections, one request in flight on each, every latency kept.
+"""A light HTTP load generator: keep-alive connections, one request in flight on each.
 
 httptools parses the answers; a client library would cost more than the server it measures.
 """
@@ -75,7 +75,9 @@ async def load(name: str, port: int, path: str, connections: int, seconds: float
     await asyncio.sleep(WARM_UP_S)
     latencies_s.clear()
     started = time.perf_counter()
-    await asyncio.wait([r.closed for r in requesters], timeout=seconds, return_when="FIRST_EXCEPTION")
+    await asyncio.wait(
+        [r.closed for r in requesters], timeout=seconds, return_when="FIRST_EXCEPTION"
+    )
     wall_s = time.perf_counter() - started
     counted = list(latencies_s)
     for requester in requesters:

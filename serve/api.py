@@ -1,7 +1,7 @@
 """What people call: the functions of `serve`. Each talks to the instance this process belongs to.
 
-That is the one it started or connected to; inside a backend, the one that owns the backend; otherwise the
-cluster's detached instance, to which a function connects by itself.
+That is the one it started or connected to; inside a backend, the one that owns the backend;
+otherwise the cluster's detached instance, to which a function connects by itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def start(
         http_host: deprecated, use http_options.
         http_port: deprecated, use http_options.
         http_middlewares: deprecated, use http_options.
-        http_options: HTTPOptions or a dictionary of its fields, e.g. `{"host": "0.0.0.0", "port": 8000}`.
+        http_options: HTTPOptions or a dictionary of its fields, e.g. `{"host": "0.0.0.0", "port":
+            8000}`.
 
     Returns:
         The client that the other functions now use.
@@ -62,8 +63,10 @@ def start(
         ray.init()
     if detached and _find_controller(DETACHED_CONTROLLER) is not None:
         raise RayServeException(
-            "Called serve.start(detached=True) but a detached instance is already running. Please use "
-            "serve.connect() to connect to the running instance instead, or end it with 'tagtrail shutdown'."
+            "Called serve.start(detached=True) but a detached instance is already running. Please "
+            "use "
+            "serve.connect() to connect to the running instance instead, or end it with 'tagtrail "
+            "shutdown'."
         )
     client = _start_controller(detached, options)
     try:
@@ -87,7 +90,8 @@ def connect() -> Client:
     controller = _find_controller(name)
     if controller is None:
         raise RayServeException(
-            "Called `serve.connect()` but there is no instance running on this Ray cluster. Please call "
+            "Called `serve.connect()` but there is no instance running on this Ray cluster. Please "
+            "call "
             "`serve.start(detached=True) to start one."
         )
     client = Client(controller, name, detached=True)
@@ -96,7 +100,7 @@ def connect() -> Client:
 
 
 def shutdown() -> None:
-    """End the instance that this process is connected to, with all its replicas. Nothing to end: no error."""
+    """End the instance that this process is connected to. Nothing to end: no error."""
     client = _client
     if client is not None:
         client.shutdown()
@@ -110,15 +114,16 @@ def create_backend(
     ray_actor_options: dict[str, Any] | None = None,
     config: BackendConfig | dict[str, Any] | None = None,
 ) -> None:
-    """Create a backend. Returns once all its replicas run; if they can't, nothing is left and it raises.
+    """Create a backend. Returns once all its replicas run; else nothing is left and it raises.
 
     Args:
         backend_tag: its name.
-        backend_def: a function (taking the request, or nothing), a class with `__call__`, an ASGI application,
+        backend_def: a function (taking the request, or nothing), a class with `__call__`, an ASGI
+            application,
             a class decorated with `serve.ingress`, or an import path `module.attribute` of one.
         *init_args: arguments of the class's constructor.
-        ray_actor_options: Ray options of each replica: `num_cpus` (default 1), `num_gpus`, `resources`,
-            `runtime_env`...
+        ray_actor_options: Ray options of each replica: `num_cpus` (default 1), `num_gpus`,
+            `resources`, `runtime_env`...
         config: BackendConfig or a dictionary of its fields.
 
     Raises:
@@ -142,10 +147,8 @@ def get_backend_config(backend_tag: str) -> BackendConfig:
     return _get_client().get_backend_config(backend_tag)
 
 
-def update_backend_config(
-    backend_tag: str, config_options: BackendConfig | dict[str, Any]
-) -> None:
-    """Change a backend while it runs. Returns once the change holds; if it can't, it is undone and raised.
+def update_backend_config(backend_tag: str, config_options: BackendConfig | dict[str, Any]) -> None:
+    """Change a backend while it runs. Returns once the change holds; else it is undone and raised.
 
     Args:
         backend_tag: its name.
@@ -184,12 +187,14 @@ def create_endpoint(
     Args:
         endpoint_name: its name, for `get_handle`.
         backend: tag of the backend that gets all its traffic at first.
-        route: HTTP path, `/users/{id:int}` for instance; converters are str, int, float and path. For an ASGI
-            application, everything below it too. None: reached by handles only.
-        methods: HTTP methods, default `["GET"]`; for an ASGI application all, it has rules of its own.
+        route: HTTP path, `/users/{id:int}` for instance; converters are str, int, float and path.
+            For an ASGI application, everything below it too. None: reached by handles only.
+        methods: HTTP methods, default `["GET"]`; for an ASGI application all, it has rules of its
+            own.
 
     Raises:
-        TypeError: no backend, a route that does not start with "/", methods that are no list of str.
+        TypeError: no backend, a route that does not start with "/", methods that are no list of
+            str.
         ValueError: unknown backend; name or route taken; a route that can't be served.
     """
     _get_client().create_endpoint(endpoint_name, backend=backend, route=route, methods=methods)
@@ -201,7 +206,7 @@ def delete_endpoint(endpoint: str) -> None:
 
 
 def list_endpoints() -> dict[str, dict[str, Any]]:
-    """Name -> {"route", "methods", "traffic": {backend: weight}, "shadows": {backend: proportion}}."""
+    """Each endpoint's name -> {"route", "methods", "traffic": {backend: weight}, "shadows"}."""
     return _get_client().list_endpoints()
 
 

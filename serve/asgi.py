@@ -1,4 +1,4 @@
-"""ASGI applications as backends: `serve.ingress(app)` and the binding of its routes to an instance."""
+"""ASGI applications as backends: `serve.ingress(app)`, and its routes bound to an instance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def ingress(app: Any) -> Callable[[C], C]:
     def decorate(cls: C) -> C:
         if not inspect.isclass(cls):
             raise ValueError(
-                f"@serve.ingress must be used with a class. Got {type(cls).__name__}: {cls!r}. A bare "
+                f"@serve.ingress must be used with a class. Got {type(cls).__name__}: {cls!r}. A "
+                "bare "
                 "application needs no decorator: serve.create_backend(tag, app)."
             )
         setattr(cls, ASGI_APP, app)
@@ -96,8 +97,8 @@ def _rebuild(route: Any, method: Callable[..., Any]) -> Any:
 
 
 def _rebuild_fastapi(route: Any, method: Callable[..., Any]) -> Any:
-    # FastAPI reads a route function's parameters when the route is made. Including the route into a new
-    # router makes it anew with all its other properties, and now without `self`.
+    # FastAPI reads a route function's parameters when the route is made. Including the route into
+    # a new router makes it anew with all its other properties, and now without `self`.
     from fastapi import APIRouter
 
     route.endpoint = method

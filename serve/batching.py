@@ -1,8 +1,9 @@
-"""Batches: the marker `accept_batch`, the decorator `batch`, and the queue that both are built on."""
+"""Batches: the marker `accept_batch`, the decorator `batch`, and the queue under both."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import weakref
@@ -53,8 +54,10 @@ def check_batch_result(result: object, batch_size: int) -> list[Any]:
     answers = list(result)
     if len(answers) != batch_size:
         raise RayServeException(
-            f"Worker doesn't preserve batch size. The input has length {batch_size} but the returned list has "
-            f"length {len(answers)}. Please return a list of results with length equal to the batch size."
+            f"Worker doesn't preserve batch size. The input has length {batch_size} but the "
+            "returned list has "
+            f"length {len(answers)}. Please return a list of results with length equal to the "
+            "batch size."
         )
     return answers
 
@@ -102,10 +105,8 @@ class BatchQueue:
         if self.wait_timeout_s <= 0 or len(self._items) >= self.max_batch_size:
             return
         self._full.clear()
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):  # then the batch is not full
             await asyncio.wait_for(self._full.wait(), self.wait_timeout_s)
-        except asyncio.TimeoutError:
-            pass  # a batch that is not full is what the timeout is for
 
     def _take(self) -> list[tuple[Any, asyncio.Future[Any]]]:
         batch: list[tuple[Any, asyncio.Future[Any]]] = []
@@ -165,7 +166,7 @@ def batch(
 
 
 class _Queues:
-    """One queue for each object whose method is batched, gone with it, and one for a plain function."""
+    """One queue for each object whose method is batched, gone with it; one for a function."""
 
     def __init__(
         self, func: Callable[..., Any], max_batch_size: int, wait_timeout_s: float
@@ -190,7 +191,8 @@ class _Queues:
         return queue
 
     def __reduce__(self) -> tuple[type[_Queues], tuple[Any, ...]]:
-        # A decorated class is shipped to its replicas before it was ever called: queues stay behind.
+        # A decorated class is shipped to its replicas before it was ever called: queues stay
+        # behind.
         return _Queues, (self._func, *self._options)
 
 
@@ -214,7 +216,8 @@ def _check_batch_function(func: Callable[..., Any]) -> None:
         raise TypeError(f"@serve.batch takes a function. Got {type(func).__name__}: {func!r}.")
     if not inspect.iscoroutinefunction(func):
         raise TypeError(
-            f"Functions decorated with @serve.batch must be 'async def'. '{func.__name__}' is not; for a "
+            f"Functions decorated with @serve.batch must be 'async def'. '{func.__name__}' is not; "
+            "for a "
             "blocking backend use @serve.accept_batch."
         )
 
@@ -225,7 +228,8 @@ def _split_arguments(
     expected = 2 if takes_self else 1
     if kwargs:
         raise ValueError(
-            f"'{name}' is decorated with @serve.batch and takes one positional argument. Got keyword "
+            f"'{name}' is decorated with @serve.batch and takes one positional argument. Got "
+            "keyword "
             f"arguments {sorted(kwargs)}."
         )
     if len(args) != expected:

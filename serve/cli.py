@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 3 (status) something 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from typing import Any
 
@@ -13,10 +14,11 @@ import click
 
 EXIT_FAILED = 1
 EXIT_UNHEALTHY = 3
+REACH_S = 5.0
 
 _NO_RAY = (
-    "No Ray cluster found at '{address}'. Start one on this machine with 'ray start --head', or give the address "
-    "of a running one: 'tagtrail --address HOST:6379 ...'."
+    "No Ray cluster found at '{address}'. Start one on this machine with 'ray start --head', or "
+    "give the address of a running one: 'tagtrail --address HOST:6379 ...'."
 )
 
 
@@ -32,7 +34,7 @@ _NO_RAY = (
 @click.version_option(package_name="tagtrail", prog_name="tagtrail")
 @click.pass_context
 def cli(context: click.Context, address: str) -> None:
-    """Serve Python functions and models on Ray, and find out what happened to each request.
+    r"""Serve Python functions and models on Ray, and find out what happened to each request.
 
     \b
     A first look, nothing else needed:
@@ -41,7 +43,7 @@ def cli(context: click.Context, address: str) -> None:
     A long-running instance:
         ray start --head            start Ray on this machine
         tagtrail start              start Serve on it, it stays
-        python deploy.py            your script: serve.create_backend(...), serve.create_endpoint(...)
+        python deploy.py            your script, which calls serve.create_backend(...)
         tagtrail status             what runs, and where
         tagtrail shutdown           end Serve; Ray stays
     """
@@ -132,9 +134,17 @@ def _connect_ray(address: str) -> None:
     import ray
 
     try:
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         _fail(f"{_NO_RAY.format(address=address)} ({error})")
+
+
+def _check_reachable(address: str) -> None:
+    """OSError when nobody listens at HOST:PORT; Ray itself would try for more than a minute."""
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
 
 
 def _connect_instance(address: str) -> Any:
@@ -145,8 +155,8 @@ def _connect_instance(address: str) -> Any:
         return serve.connect()
     except serve.RayServeException:
         _fail(
-            "No detached instance runs on this Ray cluster. Start one with 'tagtrail start', or in Python with "
-            "serve.start(detached=True)."
+            "No detached instance runs on this Ray cluster. Start one with 'tagtrail start', or in "
+            "Python with serve.start(detached=True)."
         )
 
 

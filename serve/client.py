@@ -47,9 +47,7 @@ class Client:
         detached: the instance stays when this process ends.
     """
 
-    def __init__(
-        self, controller: ActorHandle, controller_name: str, *, detached: bool
-    ) -> None:
+    def __init__(self, controller: ActorHandle, controller_name: str, *, detached: bool) -> None:
         self._controller = controller
         self.controller_name = controller_name
         self._detached = detached
@@ -90,7 +88,8 @@ class Client:
         if backend_tag not in configs:
             registered = ", ".join(f"'{tag}'" for tag in configs) or "none"
             raise ValueError(
-                f"Backend {backend_tag} is not registered. Registered: {registered}. Create it with "
+                f"Backend {backend_tag} is not registered. Registered: {registered}. Create it "
+                "with "
                 f"serve.create_backend({backend_tag!r}, ...)."
             )
         return configs[backend_tag]
@@ -127,13 +126,15 @@ class Client:
         check_name(endpoint_name, "endpoint_name")
         if not isinstance(backend, str):
             raise TypeError(
-                f"backend must be the tag of a backend, a str, specified. Got {backend!r}. Example: "
+                f"backend must be the tag of a backend, a str, specified. Got {backend!r}. "
+                "Example: "
                 f"serve.create_endpoint({endpoint_name!r}, backend='my_backend')."
             )
         if route is not None:
             if not isinstance(route, str) or not route.startswith("/"):
                 raise TypeError(
-                    f"route must be a str that starts with '/'. Got {route!r}. Example: route='/my_route'."
+                    f"route must be a str that starts with '/'. Got {route!r}. Example: "
+                    "route='/my_route'."
                 )
             check_route(route)
         goal = self.status().goal
@@ -191,7 +192,8 @@ class Client:
             known = ", ".join(f"'{name}'" for name in self.list_endpoints()) or "none"
             raise KeyError(
                 f"Endpoint '{endpoint_name}' does not exist. Endpoints: {known}. Create it with "
-                f"serve.create_endpoint({endpoint_name!r}, backend=...), or get the handle with missing_ok=True."
+                f"serve.create_endpoint({endpoint_name!r}, backend=...), or get the handle with "
+                "missing_ok=True."
             )
         kind = RayServeSyncHandle if sync else RayServeHandle
         return kind(self.controller_name, endpoint_name)
@@ -228,7 +230,8 @@ class Client:
 
     def __reduce__(self) -> Any:
         raise RayServeException(
-            "Ray Serve client cannot be serialized. Please use serve.connect() to get a client from within a "
+            "Ray Serve client cannot be serialized. Please use serve.connect() to get a client "
+            "from within a "
             "backend."
         )
 
@@ -245,19 +248,22 @@ class Client:
             raise
         except GetTimeoutError:
             raise RayServeException(
-                f"The controller did not answer '{method}' within {limit_s + ANSWER_S:g} s. It may be "
+                f"The controller did not answer '{method}' within {limit_s + ANSWER_S:g} s. It may "
+                "be "
                 "starting anew; the change may or may not have been made. Call again."
             ) from None
         except RayActorError as error:
             raise RayServeException(
-                f"The controller '{self.controller_name}' is gone: {error}. Was the instance shut down from "
+                f"The controller '{self.controller_name}' is gone: {error}. Was the instance shut "
+                "down from "
                 "elsewhere? Start one with serve.start()."
             ) from None
 
     def _check_alive(self) -> None:
         if self._is_shut_down:
             raise RayServeException(
-                "Client has already been shut down. Start a new instance with serve.start(), or connect to a "
+                "Client has already been shut down. Start a new instance with serve.start(), or "
+                "connect to a "
                 "detached one with serve.connect()."
             )
 

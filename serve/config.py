@@ -1,4 +1,4 @@
-"""The options people set: frozen in meaning, checked where they are made, documented under each field.
+"""The options people set: checked where they are made, documented under each field.
 
 Field names, defaults and their meaning follow Ray Serve 1.3.0; the ones it did not have say so.
 """
@@ -53,7 +53,7 @@ class BackendConfig(BaseModel):
     """How long to wait for a batch to fill, seconds. 0: take what is there."""
 
     max_concurrent_queries: PositiveInt | None = None
-    """Most requests in flight at a replica. None: 100 for `async` callables and ASGI applications, twice
+    """Most requests in flight at a replica. None: 100 for `async` and ASGI callables, twice
     `max_batch_size` where that is set, else 8."""
 
     user_config: Any = None
@@ -66,20 +66,20 @@ class BackendConfig(BaseModel):
     """After this a replica that is to stop is killed with what it still does, seconds."""
 
     max_queued_queries: PositiveInt = 1000
-    """Most requests that wait for a free replica, at each ingress and each handle. Not in Ray Serve 1.3.0."""
+    """Most requests that wait for a free replica, at each ingress and handle. Ours, not 1.3.0's."""
 
     queue_timeout_s: float = Field(default=60.0, gt=0)
-    """Longest wait for a free replica, seconds; then 503 or QueueTimeoutError. Not in Ray Serve 1.3.0."""
+    """Longest such wait, seconds; then 503 or QueueTimeoutError. Ours, not 1.3.0's."""
 
     handler_threads: PositiveInt = 1
-    """Threads for a blocking callable: requests that a replica works on at once. Not in Ray Serve 1.3.0."""
+    """Threads for a blocking callable: requests it works on at once. Ours, not 1.3.0's."""
 
     placement_timeout_s: float = Field(default=60.0, gt=0)
     """Longest wait for the resources of a replica before create or update gives up, seconds.
     Not in Ray Serve 1.3.0, which waited for ever."""
 
     startup_timeout_s: float = Field(default=600.0, gt=0)
-    """Longest time for a constructor before create or update gives up, seconds. Not in Ray Serve 1.3.0."""
+    """Longest time for a constructor before create or update gives up, seconds. Ours."""
 
     @model_validator(mode="after")
     def _fill_concurrency(self) -> Self:
@@ -136,7 +136,7 @@ class HTTPOptions(BaseModel):
     """`starlette.middleware.Middleware` objects, run in the replica around each HTTP request."""
 
     location: DeploymentMode | None = DeploymentMode.HeadOnly
-    """HeadOnly: one server, on the node that started Serve. EveryNode: one on each. NoServer or None: none."""
+    """HeadOnly: one server, on the node that started Serve. EveryNode: one each. NoServer: none."""
 
     request_timeout_s: float = Field(default=600.0, gt=0)
     """Longest silence of a replica before its client gets 504, seconds. Not in Ray Serve 1.3.0."""

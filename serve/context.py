@@ -45,7 +45,7 @@ def get_replica_context() -> ReplicaContext:
 
 
 def get_current_backend_tag() -> str:
-    """The tag of the backend that calls this (Ray Serve 1.2). Raises as `get_replica_context` does."""
+    """The backend tag of who calls this (Ray Serve 1.2). Raises as `get_replica_context` does."""
     return _require("serve.get_current_backend_tag()").backend_tag
 
 
@@ -57,7 +57,8 @@ def get_current_replica_tag() -> str:
 def _require(caller: str) -> ReplicaContext:
     if _current is None:
         raise RayServeException(
-            f"`{caller}` may only be called from within a Ray Serve backend. Call it in the function or "
+            f"`{caller}` may only be called from within a Ray Serve backend. Call it in the "
+            "function or "
             "class that was given to serve.create_backend(), not in the script that creates it."
         )
     return _current

@@ -1,4 +1,4 @@
-"""A backend's definition: the callable and its constructor's arguments, what kind it is, how it travels."""
+"""A backend's definition: the callable and its arguments, what kind it is, how it travels."""
 
 from __future__ import annotations
 
@@ -100,12 +100,14 @@ def inspect_target(target: Any, init_args: tuple[Any, ...]) -> Traits:
     else:
         raise TypeError(
             "Backend must be a function, a class, an ASGI application or an import path, it is "
-            f"{type(target).__name__}: {target!r}. Give the class and its arguments, not an instance: "
+            f"{type(target).__name__}: {target!r}. Give the class and its arguments, not an "
+            "instance: "
             "serve.create_backend(tag, Class, *init_args)."
         )
     if init_args:
         raise ValueError(
-            f"init_args not supported for function backend. '{traits.name}' has no constructor; got "
+            f"init_args not supported for function backend. '{traits.name}' has no constructor; "
+            "got "
             f"{len(init_args)} init_args. Use a class, or functools.partial inside a function."
         )
     return traits
@@ -113,7 +115,7 @@ def inspect_target(target: Any, init_args: tuple[Any, ...]) -> Traits:
 
 def is_asgi_app(target: Any) -> bool:
     """Whether an object that is no class takes `(scope, receive, send)`."""
-    call = getattr(type(target), "__call__", None)
+    call = _find_call(type(target))
     if not inspect.iscoroutinefunction(call) and not hasattr(target, "router"):
         return False
     return call is not None and _parameter_count(call) == 4
@@ -136,13 +138,18 @@ def takes_request(function: Callable[..., Any]) -> bool:
 def _inspect_class(target: type) -> Traits:
     if getattr(target, ASGI_APP, None) is not None:
         return Traits(target.__name__, is_function=False, is_blocking=False, is_asgi=True)
-    call = getattr(target, "__call__", None) if "__call__" in dir(target) else None
+    call = _find_call(target)
     return Traits(
         target.__name__,
         is_function=False,
         is_blocking=not inspect.iscoroutinefunction(call),
         accepts_batches=accepts_batches(target) or accepts_batches(call),
     )
+
+
+def _find_call(cls: type) -> Any:
+    """The `__call__` that instances of a class have, or None."""
+    return next((vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)), None)
 
 
 def _parameter_count(call: Callable[..., Any]) -> int:

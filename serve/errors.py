@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class RayServeException(Exception):
-    """Base of every error that is Tagtrail's own (and not a plain ValueError, TypeError, KeyError)."""
+    """Base of every error that is Tagtrail's own, and not a plain ValueError or TypeError."""
 
 
 class BackendStartError(RayServeException):
-    """A backend could not be brought to its goal: a constructor raised, or resources are missing."""
+    """A backend did not reach its goal: a constructor raised, or resources are missing."""
 
 
 class ReplicaDiedError(RayServeException):
@@ -16,7 +16,7 @@ class ReplicaDiedError(RayServeException):
 
 
 class ReplicaUnavailableError(RayServeException):
-    """The replica did not take the call (refused, draining): it was not executed, try another one."""
+    """The replica did not take the call: it was not executed, another one may."""
 
 
 class QueueFullError(RayServeException):

@@ -1,4 +1,4 @@
-"""Actors of an instance outlive its controller's restarts; this ends them when it is gone for good."""
+"""Actors outlive their controller's restarts; this tells them when it is gone for good."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that the rooms exchange: what the controller tells ingresses and handles. Frozen, no behaviour."""
+"""The records that the rooms exchange: what the controller tells ingresses and handles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class ReplicaAddress:
         host: address its sockets are bound to.
         http_port: port of its ASGI server (plain HTTP/1.1).
         call_port: port of its handle socket.
-        call_socket: abstract Unix socket of the same on its own node (Linux), without the leading NUL; or "".
+        call_socket: abstract Unix socket of the same on its own node (Linux), without the leading
+            NUL; or "".
     """
 
     replica_tag: str
@@ -36,7 +37,8 @@ class BackendTargets:
 
     Attributes:
         backend_tag: its tag.
-        replicas: those that take requests now, in the order of their tags. Empty while none is ready.
+        replicas: those that take requests now, in the order of their tags. Empty while none is
+            ready.
         max_concurrent_queries: limit in flight at each replica, for each sender.
         max_queued_queries: how many may wait for a free replica, for each sender.
         queue_timeout_s: how long one may wait, seconds.
@@ -70,7 +72,8 @@ class IngressRoute:
 
     Attributes:
         endpoint: its name.
-        route: pattern such as `/users/{id:int}`; None: reached by handles only, listed in `/-/routes`.
+        route: pattern such as `/users/{id:int}`; None: reached by handles only, listed in
+            `/-/routes`.
         methods: upper-case HTTP methods; empty: all of them.
         is_mount: the route is a prefix (an ASGI application lives below it), not a whole path.
         policy: weights and shadows.

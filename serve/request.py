@@ -1,4 +1,4 @@
-"""What a handler is given: `HTTPRequest` from HTTP, `ServeRequest` from a handle. Both read alike."""
+"""What a handler is given: HTTPRequest from HTTP, ServeRequest from a handle. They read alike."""
 
 from __future__ import annotations
 
@@ -13,13 +13,25 @@ from serve.call import CALL_METHOD_HEADER, SHARD_KEY_HEADER, Call
 from serve.errors import RayServeException
 
 _FACTS = frozenset(
-    "type http_version method scheme path raw_path query_string root_path headers client server "
-    "path_params".split()
+    {
+        "client",
+        "headers",
+        "http_version",
+        "method",
+        "path",
+        "path_params",
+        "query_string",
+        "raw_path",
+        "root_path",
+        "scheme",
+        "server",
+        "type",
+    }
 )
 
 
 class HTTPRequest(Request):
-    """A starlette Request whose body can also be read by blocking code, and which pickles once it is read."""
+    """A starlette Request that blocking code can read too, and that pickles once it is read."""
 
     @property
     def data(self) -> bytes:
@@ -59,7 +71,7 @@ def rebuild_request(scope: dict[str, Any], body: bytes) -> HTTPRequest:
 
 
 def cross_loop_receive(receive: Receive, loop: asyncio.AbstractEventLoop) -> Receive:
-    """A `receive` that may be awaited on another loop than the server's: a blocking handler's own."""
+    """A `receive` for another loop than the server's: a blocking handler's own."""
 
     async def receive_there() -> Message:
         future = asyncio.run_coroutine_threadsafe(_call(receive), loop)

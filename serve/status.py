@@ -22,7 +22,8 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
     """The status as JSON-able data.
 
     Returns:
-        `{"healthy", "controller": {"name", "pid"}, "http": {...}, "ingresses": [...], "endpoints": [...],
+        `{"healthy", "controller": {"name", "pid"}, "http": {...}, "ingresses": [...], "endpoints":
+        [...],
         "backends": [{"tag", "healthy", "goal", "running", "replicas": [...], "last_error"}]}`.
     """
     ingresses = [

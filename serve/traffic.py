@@ -1,7 +1,9 @@
-"""Which backend a request goes to. Pure: the same number always gives the same answer, here and in HAProxy.
+"""Which backend a request goes to. Pure: the same number means the same, here and in HAProxy.
 
-A request is given a whole number in [0, SPLIT_SCALE): random, or from its shard key. The number walks the
-backends in the order of their tags by cumulative weight; each shadow whose proportion exceeds it gets a copy.
+A request is given a whole number in [0, SPLIT_SCALE): random, or from its shard key. The number
+walks the
+backends in the order of their tags by cumulative weight; each shadow whose proportion exceeds it
+gets a copy.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class TrafficPolicy:
     """How an endpoint's requests are shared out.
 
     Attributes:
-        weights: (backend tag, weight) in the order of the tags; the weights sum to 1. Empty: no traffic.
+        weights: (backend tag, weight) in the order of the tags; the weights sum to 1. Empty: no
+            traffic.
         shadows: (backend tag, proportion in (0, 1]) in the order of the tags.
     """
 
@@ -44,7 +47,7 @@ class TrafficPolicy:
 
 
 def thresholds(policy: TrafficPolicy) -> list[tuple[str, int]]:
-    """(backend tag, first number that is no longer its own), in walking order, for weights above 0."""
+    """(backend tag, first number that is not its own any more), in walking order."""
     edges: list[tuple[str, int]] = []
     total = 0.0
     for tag, weight in policy.weights:

@@ -1,4 +1,4 @@
-"""Checks of what users pass that need no knowledge of the instance. Pure: they return it clean, or raise."""
+"""Checks of what users pass that need not know the instance. Pure: return it clean, or raise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUMBERS = ("num_cpus", "num_gpus", "memory", "object_store_memory")
 
 
 def check_name(name: object, what: str) -> str:
-    """A backend tag or endpoint name. TypeError: no text. ValueError: empty or with control characters."""
+    """A backend tag or endpoint name. TypeError: no text. ValueError: empty or unprintable."""
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str. Got {type(name).__name__}: {name!r}.")
     if not name or not name.isprintable() or name != name.strip():
@@ -35,13 +35,15 @@ def check_actor_options(options: object) -> dict[str, Any]:
         return {"num_cpus": 1}
     if not isinstance(options, dict):
         raise TypeError(
-            f"ray_actor_options must be a dictionary. Got {type(options).__name__}: {options!r}. Example: "
+            f"ray_actor_options must be a dictionary. Got {type(options).__name__}: {options!r}. "
+            "Example: "
             "ray_actor_options={'num_cpus': 2}."
         )
     for key in _RESERVED_OPTIONS:
         if key in options:
             raise ValueError(
-                f"Specifying {key} in ray_actor_options is not allowed: Tagtrail sets it. Remove it."
+                f"Specifying {key} in ray_actor_options is not allowed: Tagtrail sets it. Remove "
+                "it."
             )
     for key in _NUMBERS:
         if key in options:
@@ -58,7 +60,7 @@ def check_actor_options(options: object) -> dict[str, Any]:
 
 
 def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
-    """Upper-case HTTP methods. None: all for an ASGI application (it has its own), GET for others."""
+    """Upper-case HTTP methods. None: all for an ASGI application, GET for others."""
     if methods is None:
         return () if is_asgi else ("GET",)
     if not isinstance(methods, list):
@@ -69,7 +71,8 @@ def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
     for method in methods:
         if not isinstance(method, str) or not method.isascii() or not method.isalpha():
             raise TypeError(
-                f"methods must be a list of HTTP methods as str, but it contained {method!r}. Example: "
+                f"methods must be a list of HTTP methods as str, but it contained {method!r}. "
+                "Example: "
                 "methods=['GET', 'POST']."
             )
     return tuple(dict.fromkeys(method.upper() for method in methods))
@@ -79,13 +82,15 @@ def check_weights_type(weights: object) -> dict[str, float]:
     """A traffic dictionary. TypeError names what is not backend tag -> number."""
     if not isinstance(weights, Mapping):
         raise TypeError(
-            f"Traffic policy must be a dictionary of backend tag to weight. Got {type(weights).__name__}: "
+            "Traffic policy must be a dictionary of backend tag to weight. Got "
+            f"{type(weights).__name__}: "
             f"{weights!r}. Example: {{'v1': 0.9, 'v2': 0.1}}."
         )
     for tag, weight in weights.items():
         if not isinstance(tag, str) or not _is_number(weight):
             raise TypeError(
-                f"Traffic policy must be a dictionary of backend tag to weight. It has {tag!r}: {weight!r}. "
+                f"Traffic policy must be a dictionary of backend tag to weight. It has {tag!r}: "
+                f"{weight!r}. "
                 "Example: {'v1': 0.9, 'v2': 0.1}."
             )
     return dict(weights)

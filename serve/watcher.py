@@ -1,4 +1,4 @@
-"""The listening side of the controller's broadcast: one long poll for all keys that a process wants."""
+"""The listening side of the broadcast: one long poll for all keys that a process wants."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Watcher:
             self._more.set()
 
     async def refresh(self, keys: list[str] | None = None) -> None:
-        """Ask for the present values now instead of waiting for the poll: one's own change is seen at once."""
+        """Ask for the present values now, not at the next poll: one sees one's own change."""
         wanted = list(self._applied) if keys is None else keys
         if wanted:
             await self._take(await self._ask({k: self._applied.get(k, NEVER) for k in wanted}, 0))

@@ -30,7 +30,7 @@ def ray_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def ray_cluster(ray_folder: Path) -> Iterator[None]:
-    """One Ray cluster for the whole session, with its own ports and folder; its processes end with it."""
+    """One Ray cluster for the whole session, with its own ports and folder."""
     import ray
 
     os.environ["PYTHONPATH"] = os.pathsep.join(

@@ -1,7 +1,7 @@
 """The controller's Ray actor: holds the goal, answers the API, and runs the control loop.
 
-A call that changes the goal writes it to the checkpoint before anything else happens; a controller that
-died comes back with it and adopts what still runs.
+A call that changes the goal writes it to the checkpoint before anything else happens; a controller
+that died comes back with it and adopts what still runs.
 """
 
 from __future__ import annotations
@@ -205,16 +205,18 @@ class Controller:
     # The control loop.
 
     async def _run(self) -> None:
-        await self._refresh_nodes()
-        await self._adopt()
-        self._is_ready.set()
         while True:
             try:
+                await self._refresh_nodes()
+                if not self._is_ready.is_set():
+                    await self._adopt()
+                    self._is_ready.set()
                 self._step()
-            except Exception:  # noqa: BLE001 - the loop must outlive any one step
-                logger.exception("A step of the control loop failed; the next one is in %s s", LOOP_PERIOD_S)
+            except Exception:  # the loop must outlive any one step
+                logger.exception(
+                    "A step of the control loop failed; the next one is in %s s", LOOP_PERIOD_S
+                )
             await self._world.changed(LOOP_PERIOD_S)
-            await self._refresh_nodes()
 
     def _step(self) -> None:
         if self._is_stopping:
@@ -224,7 +226,7 @@ class Controller:
         self._publish()
 
     async def _adopt(self) -> None:
-        """Take over what runs, and publish nothing before it is known: handles keep what they have."""
+        """Take over what runs; until it is known, nothing is published: handles keep theirs."""
         tags = self._executor.adopt()
         deadline = time.monotonic() + ADOPTION_S
         while time.monotonic() < deadline:

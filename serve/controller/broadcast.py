@@ -1,8 +1,9 @@
-"""The latest value per key, for whoever asks by long poll. What a listener asks with is what it has applied."""
+"""The latest value per key, by long poll. What a listener asks with is what it has applied."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 
@@ -35,9 +36,7 @@ class Broadcast:
         if is_changed:
             self._wake()
 
-    async def listen(
-        self, listener: str, applied: Mapping[str, Stamp], timeout_s: float
-    ) -> Update:
+    async def listen(self, listener: str, applied: Mapping[str, Stamp], timeout_s: float) -> Update:
         """The values that differ from what the listener has applied, as soon as there are some.
 
         Args:
@@ -93,7 +92,5 @@ class Broadcast:
         self._changed = asyncio.Event()
 
     async def _wait(self, timeout_s: float) -> None:
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):  # the caller looks at its deadline
             await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except asyncio.TimeoutError:
-            pass  # the caller looks at its deadline

@@ -1,4 +1,4 @@
-"""The goal in Ray's internal KV: written before a call that changed it returns, read by a new controller."""
+"""The goal in Ray's internal KV: written before a change returns, read by a new controller."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """The hands of the controller: performs actions with Ray and reports what it sees to the World.
 
-Each replica and each ingress has one task that tends it: it waits until the actor is ready, then for its
-process to end, then for Ray to have started it anew.
+Each replica and each ingress has one task that tends it: it waits until the actor is ready, then
+for its process to end, then for Ray to have started it anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -333,10 +334,8 @@ class Executor:
 
 async def _quietly(reference: Any, timeout_s: float) -> None:
     """Wait for a call whose failure changes nothing: the actor is ended next."""
-    try:
+    with contextlib.suppress(RayError, asyncio.TimeoutError):
         await asyncio.wait_for(_result(reference), timeout_s)
-    except (RayError, asyncio.TimeoutError):
-        pass
 
 
 async def _result(reference: Any) -> Any:

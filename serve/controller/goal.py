@@ -1,4 +1,4 @@
-"""What the user asked for, and how each call changes it. Pure: a change takes a goal and gives the next one, or raises.
+"""What the user asked for, and how calls change it. Pure: takes a goal, gives the next, or raises.
 
 Every check that needs to know the instance's state is here, so that a wrong call changes nothing.
 """
@@ -38,7 +38,7 @@ class BackendGoal:
 
 @dataclass(frozen=True, slots=True)
 class EndpointGoal:
-    """One endpoint as it should be. `methods` empty: all; `is_mount`: everything below the route too."""
+    """One endpoint as it should be. No `methods`: all; `is_mount`: all below the route too."""
 
     name: str
     route: str | None
@@ -50,7 +50,7 @@ class EndpointGoal:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The whole goal of an instance. Dictionaries keep the order of creation and are never changed in place."""
+    """An instance's goal. Dictionaries keep the order of creation and never change in place."""
 
     http: HTTPOptions
     head_node_id: str
@@ -67,8 +67,10 @@ def create_backend(goal: Goal, backend: BackendGoal) -> Goal:
         if existing.change_id == backend.change_id:
             return goal
         raise ValueError(
-            f"Cannot create backend. Backend '{backend.tag}' is already registered. Choose another tag, "
-            f"change it with serve.update_backend_config('{backend.tag}', ...) or remove it first with "
+            f"Cannot create backend. Backend '{backend.tag}' is already registered. Choose another "
+            "tag, "
+            f"change it with serve.update_backend_config('{backend.tag}', ...) or remove it first "
+            "with "
             f"serve.delete_backend('{backend.tag}')."
         )
     return replace(goal, backends={**goal.backends, backend.tag: backend})
@@ -84,7 +86,7 @@ def mark_asgi(goal: Goal, tag: str) -> Goal:
 
 
 def update_backend(goal: Goal, tag: str, change: BackendConfig) -> Goal:
-    """The goal with the fields set in `change` applied. ValueError for an unknown backend or a bad mix."""
+    """The goal with a backend's fields changed. ValueError: unknown backend or a bad mix."""
     backend = _backend(goal, tag)
     config = backend.config.merge(change).resolve(backend.traits)
     check_config(tag, config, backend.traits)
@@ -93,12 +95,14 @@ def update_backend(goal: Goal, tag: str, change: BackendConfig) -> Goal:
 
 
 def delete_backend(goal: Goal, tag: str) -> Goal:
-    """The goal without the backend; an unknown tag changes nothing. ValueError while an endpoint uses it."""
+    """The goal without the backend, known or not. ValueError while an endpoint uses it."""
     for endpoint in goal.endpoints.values():
         if tag in endpoint.policy.backend_tags:
             raise ValueError(
-                f"Backend '{tag}' is used by endpoint '{endpoint.name}' and cannot be deleted. Please remove "
-                "the backend from all endpoints and try again. (serve.set_traffic replaces an endpoint's "
+                f"Backend '{tag}' is used by endpoint '{endpoint.name}' and cannot be deleted. "
+                "Please remove "
+                "the backend from all endpoints and try again. (serve.set_traffic replaces an "
+                "endpoint's "
                 "backends, serve.shadow_traffic with proportion 0 ends a shadow.)"
             )
     return replace(goal, backends={k: v for k, v in goal.backends.items() if k != tag})
@@ -115,8 +119,10 @@ def create_endpoint(goal: Goal, endpoint: EndpointGoal) -> Goal:
     for other in goal.endpoints.values():
         if endpoint.route is not None and other.route == endpoint.route:
             raise ValueError(
-                f"Cannot create endpoint. Route '{endpoint.route}' is already registered. It belongs to "
-                f"endpoint '{other.name}': choose another route, or change that endpoint's backend with "
+                f"Cannot create endpoint. Route '{endpoint.route}' is already registered. It "
+                "belongs to "
+                f"endpoint '{other.name}': choose another route, or change that endpoint's backend "
+                "with "
                 f"serve.set_traffic('{other.name}', ...)."
             )
     return replace(goal, endpoints={**goal.endpoints, endpoint.name: endpoint})
@@ -128,7 +134,7 @@ def delete_endpoint(goal: Goal, name: str) -> Goal:
 
 
 def set_traffic(goal: Goal, name: str, weights: Mapping[str, float]) -> Goal:
-    """The goal with the endpoint's whole policy replaced, shadows included (as in Ray Serve 1.3.0)."""
+    """The goal with the endpoint's whole policy replaced, shadows included (as in 1.3.0)."""
     endpoint = _endpoint(goal, name, "Attempted to assign traffic for")
     _check_backends(goal, weights)
     check_weights(weights)
@@ -158,10 +164,16 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 def check_config(tag: str, config: BackendConfig, traits: Traits) -> None:
     """ValueError when the configuration does not fit what the backend is."""
-    if config.max_batch_size is not None and config.max_batch_size > 1 and not traits.accepts_batches:
+    if (
+        config.max_batch_size is not None
+        and config.max_batch_size > 1
+        and not traits.accepts_batches
+    ):
         raise ValueError(
-            f"max_batch_size is set to {config.max_batch_size} for backend '{tag}', but '{traits.name}' does not "
-            "accept batches. Mark it with @serve.accept_batch (it then gets and returns a list), or leave "
+            f"max_batch_size is set to {config.max_batch_size} for backend '{tag}', but "
+            f"'{traits.name}' does not "
+            "accept batches. Mark it with @serve.accept_batch (it then gets and returns a list), "
+            "or leave "
             "max_batch_size out."
         )
     if config.user_config is not None and traits.is_function:
@@ -191,7 +203,8 @@ def _endpoint(goal: Goal, name: str, attempt: str) -> EndpointGoal:
     if endpoint is None:
         raise ValueError(
             f"{attempt} an endpoint '{name}' that is not registered. Registered: "
-            f"{_names(goal.endpoints)}. Create it with serve.create_endpoint({name!r}, backend=...)."
+            f"{_names(goal.endpoints)}. Create it with serve.create_endpoint({name!r}, "
+            "backend=...)."
         )
     return endpoint
 
@@ -200,7 +213,8 @@ def _check_backends(goal: Goal, tags: Iterable[str]) -> None:
     for tag in tags:
         if tag not in goal.backends:
             raise ValueError(
-                f"Attempted to assign traffic to a backend '{tag}' that is not registered. Registered: "
+                f"Attempted to assign traffic to a backend '{tag}' that is not registered. "
+                "Registered: "
                 f"{_names(goal.backends)}. Create it with serve.create_backend({tag!r}, ...)."
             )
 
@@ -208,12 +222,14 @@ def _check_backends(goal: Goal, tags: Iterable[str]) -> None:
 def _refuse_same_name(existing: EndpointGoal, endpoint: EndpointGoal) -> None:
     if (existing.route, existing.methods) == (endpoint.route, endpoint.methods):
         raise ValueError(
-            f"Route '{endpoint.route}' is already registered to endpoint '{endpoint.name}' with methods "
+            f"Route '{endpoint.route}' is already registered to endpoint '{endpoint.name}' with "
+            "methods "
             f"'{list(endpoint.methods)}'.  To set the backend for this endpoint, please use "
             "serve.set_traffic()."
         )
     raise ValueError(
-        f"Cannot create endpoint. Endpoint '{endpoint.name}' is already registered. Choose another name, or "
+        f"Cannot create endpoint. Endpoint '{endpoint.name}' is already registered. Choose another "
+        "name, or "
         f"remove it first with serve.delete_endpoint({endpoint.name!r})."
     )
 

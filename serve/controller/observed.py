@@ -13,8 +13,8 @@ from serve.records import ReplicaAddress
 class Phase(str, Enum):
     """Where a replica is in its life.
 
-    STARTING -> RUNNING -> STOPPING, and RUNNING -> RESTARTING -> RUNNING when its process died and Ray
-    starts it anew. A replica that can't come back is dropped from the view.
+    STARTING -> RUNNING -> STOPPING, and RUNNING -> RESTARTING -> RUNNING when its process died and
+    Ray starts it anew. A replica that can't come back is dropped from the view.
     """
 
     STARTING = "STARTING"
@@ -71,7 +71,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class IngressView:
-    """One ingress as seen: its node, where it listens once it does, and what it last reported as wrong."""
+    """One ingress as seen: its node, where it listens once it does, what is wrong with it."""
 
     node_id: str
     address: str = ""

@@ -1,12 +1,12 @@
-"""What to do next: `reconcile(goal, observed, now)` compares and answers with actions. Pure; the executor acts.
+"""What to do next: `reconcile(goal, observed, now)` answers with actions. Pure.
 
 Rules:
-* A backend has `num_replicas` replicas that are not stopping. One too few is started, one too many stopped:
-  those that do not run yet first, then the youngest.
+* A backend has `num_replicas` replicas that are not stopping. One too few is started, one too many
+  stopped: those that do not run yet first, then the youngest.
 * After a failed start the next one waits: 1 s, 2 s, 4 s... up to 30 s.
 * A running replica with an older configuration is reconfigured.
-* A replica that waits for resources or in its constructor for longer than its backend allows has failed; so
-  has one whose process ends in the constructor twice.
+* A replica that waits for resources or in its constructor for longer than its backend allows has
+  failed; so has one whose process ends in the constructor twice.
 * Each node that should have an ingress has one.
 """
 
@@ -22,7 +22,7 @@ from serve.controller.observed import Failure, Observed, Phase, ReplicaView
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 30.0
 STARTS_ALLOWED = 2
-"""Processes a replica may use up before one is through with its constructor: the first, and one more."""
+"""Processes a replica may use up before one is through with its constructor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,11 @@ class StopIngress:
     node_id: str
 
 
-Action = (
-    StartReplica | StopReplica | ReconfigureReplica | FailReplica | StartIngress | StopIngress
-)
+Action = StartReplica | StopReplica | ReconfigureReplica | FailReplica | StartIngress | StopIngress
 
 
 def reconcile(goal: Goal, observed: Observed, now: float) -> list[Action]:
-    """The actions that bring what is observed nearer to the goal. `now`: the clock of the views' `since`."""
+    """The actions that bring the world nearer to the goal. `now`: the clock of the views."""
     actions: list[Action] = []
     for backend in goal.backends.values():
         replicas = replicas_of(observed, backend.tag)
@@ -130,7 +128,8 @@ def _expire(backend: BackendGoal, replicas: list[ReplicaView], now: float) -> It
         if replica.starts > STARTS_ALLOWED:
             yield FailReplica(replica.tag, _ended_message(backend, replica))
         elif not replica.is_placed:
-            # A node that died takes its replicas' resources along; Ray waits for others as long as it takes.
+            # A node that died takes its replicas' resources along; Ray waits for others as long as
+            # it takes.
             is_first = replica.phase is Phase.STARTING
             if is_first and waited > backend.config.placement_timeout_s:
                 yield FailReplica(replica.tag, _unplaced_message(backend, replica.tag))
@@ -153,7 +152,8 @@ def _unplaced_message(backend: BackendGoal, replica_tag: str) -> str:
     return (
         f"Replica '{replica_tag}' of backend '{backend.tag}' got no resources within "
         f"{backend.config.placement_timeout_s:g} s (placement_timeout_s). It asks for "
-        f"{describe_resources(backend)}. Free or add resources, ask for less with ray_actor_options, or "
+        f"{describe_resources(backend)}. Free or add resources, ask for less with "
+        "ray_actor_options, or "
         "lower num_replicas."
     )
 
@@ -161,7 +161,8 @@ def _unplaced_message(backend: BackendGoal, replica_tag: str) -> str:
 def _slow_message(backend: BackendGoal, replica_tag: str) -> str:
     return (
         f"Replica '{replica_tag}' of backend '{backend.tag}' was still in its constructor after "
-        f"{backend.config.startup_timeout_s:g} s (startup_timeout_s). Raise startup_timeout_s in its "
+        f"{backend.config.startup_timeout_s:g} s (startup_timeout_s). Raise startup_timeout_s in "
+        "its "
         "config if the constructor needs longer."
     )
 
@@ -169,7 +170,8 @@ def _slow_message(backend: BackendGoal, replica_tag: str) -> str:
 def _ended_message(backend: BackendGoal, replica: ReplicaView) -> str:
     return (
         f"Replica '{replica.tag}' of backend '{backend.tag}' failed to start: its process ended "
-        f"{replica.starts - 1} times in its constructor without raising. Look for os._exit, a crash in a "
+        f"{replica.starts - 1} times in its constructor without raising. Look for os._exit, a "
+        "crash in a "
         "native library, or too little memory; Ray's log of the worker may name the cause."
     )
 

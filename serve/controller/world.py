@@ -1,8 +1,9 @@
-"""The one place where what the controller sees is kept and changed; who waits for a change is woken."""
+"""Where what the controller sees is kept and changed; who waits for a change is woken."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 from typing import Any
@@ -38,7 +39,7 @@ class World:
         self.wake()
 
     def change_replica(self, tag: str, **changes: Any) -> None:
-        """Replace fields of a replica's view; a new phase begins now. Unknown tags change nothing."""
+        """Replace fields of a replica's view; a new phase begins now. Unknown tag: nothing."""
         view = self._replicas.get(tag)
         if view is None:
             return
@@ -61,7 +62,7 @@ class World:
         self.wake()
 
     def clear_failure(self, backend_tag: str) -> None:
-        """Forget a backend's failures: its configuration changed, so it is worth another try at once."""
+        """Forget a backend's failures: it has changed, so another try is due at once."""
         self._failures.pop(backend_tag, None)
 
     def set_ingress(self, view: IngressView) -> None:
@@ -87,7 +88,5 @@ class World:
 
     async def changed(self, timeout_s: float) -> None:
         """Return at the next change, or after `timeout_s`."""
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):  # the caller looks at the world anyway
             await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except asyncio.TimeoutError:
-            pass  # the caller looks at the world anyway

@@ -1,14 +1,13 @@
 """Which replica a `handle.remote()` goes to: Ray actor calls, from any thread, for one endpoint.
 
-An ObjectRef must come back at once, so nothing is awaited unless every replica is full. What is in flight is
-known from a second, empty return value of each call: holding that keeps no result alive.
+An ObjectRef must come back at once, so nothing is awaited unless every replica is full. What is in
+flight is known from a second, empty return value of each call: holding that keeps no result alive.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import ray
 from ray import ObjectRef
@@ -34,7 +33,7 @@ class ActorSlot:
         self.pending: list[ObjectRef] = []
 
     def has_room(self, limit: int) -> bool:
-        """Whether one more call is within the limit. Looks at what is done only when it seems full."""
+        """Whether one more call fits. Looks at what is done only when it seems full."""
         if len(self.pending) >= limit:
             self.sweep()
         return len(self.pending) < limit
@@ -55,7 +54,7 @@ class ActorSlot:
 
 
 class ActorRouter:
-    """Routes the `remote()` calls of one process to one endpoint. Safe to use from several threads."""
+    """Routes one process's `remote()` calls to one endpoint. Threads may share it."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -111,7 +110,7 @@ class ActorRouter:
             return reference
 
     def sweep(self) -> None:
-        """Forget all calls that are done. Called now and then, so that a handle at rest holds nothing."""
+        """Forget all calls that are done, now and then: a handle at rest holds nothing."""
         with self._lock:
             for slot in self._slots.values():
                 slot.sweep()
@@ -160,7 +159,8 @@ class ActorRouter:
                 continue
             if self._waiting > backend.max_queued_queries:
                 raise QueueFullError(
-                    f"The queue of backend '{tag}' is full: {backend.max_queued_queries} calls wait "
+                    f"The queue of backend '{tag}' is full: {backend.max_queued_queries} calls "
+                    "wait "
                     "already (max_queued_queries). Send slower, add replicas, or raise "
                     "max_queued_queries."
                 )
@@ -171,5 +171,3 @@ class ActorRouter:
                     f"{backend.max_concurrent_queries} at once from here. Add replicas, or raise "
                     "max_concurrent_queries or queue_timeout_s."
                 )
-
-

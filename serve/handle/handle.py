@@ -81,8 +81,8 @@ class _Handle:
         """Call the endpoint directly: no Ray call on the way.
 
         Args:
-            request_data: seen as `request.data`; arrays and tensors travel uncopied. An ObjectRef is resolved
-                first.
+            request_data: seen as `request.data`; arrays and tensors travel uncopied. An ObjectRef
+                is resolved first.
             **kwargs: seen as `request.query_params`.
 
         Returns:

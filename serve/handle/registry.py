@@ -1,4 +1,4 @@
-"""What a process knows of an instance's endpoints, shared by all its handles, and the routers built on it."""
+"""What a process knows of an instance's endpoints, and the routers built on it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ class LoopRouters:
     def __init__(self) -> None:
         self.by_endpoint: dict[str, Router] = {}
         self._guard: AsyncGenerator[None, None] | None = None
+        self._guard_start: asyncio.Task[None] | None = None
 
-    async def guard(self) -> None:
-        """Close the connections with the loop: `asyncio.run` closes asynchronous generators at its end."""
+    def start_guard(self) -> None:
+        """Close the connections with the loop: `asyncio.run` closes async generators at its end."""
+        self._guard_start = asyncio.get_running_loop().create_task(self._enter_guard())
 
+    async def _enter_guard(self) -> None:
         async def until_loop_ends() -> AsyncGenerator[None, None]:
             try:
                 yield
@@ -69,8 +72,10 @@ class Registry:
             controller = ray.get_actor(controller_name, namespace=NAMESPACE)
         except ValueError:
             raise RayServeException(
-                f"The handle's instance '{controller_name}' is not on this Ray cluster any more. Get a new handle "
-                "with serve.get_handle() from the instance that runs, or start one with serve.start()."
+                f"The handle's instance '{controller_name}' is not on this Ray cluster any more. "
+                "Get a new handle "
+                "with serve.get_handle() from the instance that runs, or start one with "
+                "serve.start()."
             ) from None
         self._controller_name = controller_name
         self.is_closed = False
@@ -114,7 +119,7 @@ class Registry:
             routers = self._loops.get(loop)
             if routers is None:
                 routers = self._loops[loop] = LoopRouters()
-                loop.create_task(routers.guard())
+                routers.start_guard()
             router = routers.by_endpoint.get(endpoint)
             if router is None:
                 router = Router(endpoint, self.get(endpoint), self._connect)

@@ -17,8 +17,8 @@ class Response:
     """What `handle.call()` gives back at once.
 
     Args:
-        future: an asyncio future of the loop on which the call was made, or a concurrent one when it was made
-            outside any loop.
+        future: an asyncio future of the loop on which the call was made, or a concurrent one when
+            it was made outside any loop.
         name: endpoint and method, for errors.
     """
 
@@ -44,8 +44,8 @@ class Response:
         """Wait for the result in blocking code.
 
         Args:
-            timeout_s: longest wait, seconds; the call goes on. None: as long as the queue and the backend
-                take.
+            timeout_s: longest wait, seconds; the call goes on. None: as long as the queue and the
+                backend take.
 
         Raises:
             TimeoutError: no result within `timeout_s`.
@@ -54,7 +54,8 @@ class Response:
         future = self._future
         if isinstance(future, asyncio.Future):
             raise RayServeException(
-                f"The call to {self._name} was made on an event loop: 'await' it there. result() is for calls "
+                f"The call to {self._name} was made on an event loop: 'await' it there. result() "
+                "is for calls "
                 "made in blocking code."
             )
         try:
@@ -76,7 +77,7 @@ class Response:
 
 
 def as_task_error(error: RemoteError, name: str) -> Exception:
-    """The exception `ray.get(handle.remote())` would raise: RayTaskError and the user's type in one."""
+    """What `ray.get(handle.remote())` would raise: RayTaskError and the user's type in one."""
     cause = error.cause
     if not isinstance(cause, Exception):
         return RayServeException(f"{name} raised {type(cause).__name__}: {cause}")

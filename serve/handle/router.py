@@ -1,4 +1,4 @@
-"""Which replica a direct call goes to, for one endpoint and one event loop. No Ray call on the way."""
+"""Which replica a direct call goes to, for one endpoint and one event loop. Without Ray."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ def no_traffic_error(endpoint: str) -> RayServeException:
 def unknown_endpoint_error(endpoint: str) -> RayServeException:
     """What a call gets whose endpoint did not come into being."""
     return RayServeException(
-        f"Endpoint {endpoint} doesn't exist after {UNKNOWN_ENDPOINT_S:g}s timeout. Marking the query failed. "
+        f"Endpoint {endpoint} doesn't exist after {UNKNOWN_ENDPOINT_S:g}s timeout. Marking the "
+        "query failed. "
         f"Create it with serve.create_endpoint({endpoint!r}, backend=...)."
     )
 

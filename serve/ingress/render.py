@@ -339,7 +339,8 @@ def _backend(backend: BackendTargets, files: dict[str, str]) -> list[str]:
         f'\'No replica of backend "{tag}" could take the request in time. Replicas: %[nbsrv], '
         "waiting requests: %[queue].'",
         f"    http-error status 502 {_TEXT} lf-string "
-        f"'A replica of backend \"{tag}\" ended while it answered; the request may have been executed.'",
+        f'\'A replica of backend "{tag}" ended while it answered; the request may have been '
+        "executed.'",
         f"    http-error status 504 {_TEXT} lf-string "
         f"'Backend \"{tag}\" did not answer in time (request_timeout_s of http_options).'",
     ]

@@ -1,4 +1,4 @@
-"""The Ray actor around a replica. Thin: Ray starts, names, restarts and ends it; Replica does the work."""
+"""The Ray actor around a replica. Thin: Ray starts and restarts it; Replica does the work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Ready:
         address: where it is reached.
         config_version: version of the configuration it runs with.
         pid: its process.
-        is_asgi: the definition is an ASGI application; of an import path, only the replica can tell.
+        is_asgi: the definition is an ASGI application; of an import path, only the replica can
+            tell.
     """
 
     address: ReplicaAddress
@@ -59,7 +60,8 @@ class ReplicaActor:
         runtime = ray.get_runtime_context()
         controller = ray.get_actor(spec.controller_name, namespace=NAMESPACE)
         placed = controller.replica_placed.remote(spec.replica_tag)
-        # Seen through, if the controller is there: a constructor that ends the process would take it along.
+        # Seen through, if the controller is there: a constructor that ends the process would take
+        # it along.
         with contextlib.suppress(RayError, asyncio.TimeoutError):
             await asyncio.wait_for(placed.as_future(), PLACED_S)
         self._replica = Replica(
@@ -110,7 +112,7 @@ class ReplicaActor:
         await self._replica.stop()
 
     async def _start(self) -> ReplicaAddress | str:
-        """The address, or why there is none. Raised, it would come back wrapped in much of Ray's own."""
+        """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
         except Exception as error:  # noqa: BLE001 - the user's constructor may raise all

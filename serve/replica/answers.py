@@ -1,7 +1,7 @@
 """What a handler returned, as an HTTP answer. Pure.
 
-None: empty, text/plain. bytes: as they are, text/plain. str: UTF-8, text/plain. All else: JSON, indented
-by 2. (Ray Serve 1.3.0, `serve/http_util.py`.)
+None: empty, text/plain. bytes: as they are, text/plain. str: UTF-8, text/plain. All else: JSON,
+indented by 2. (Ray Serve 1.3.0, `serve/http_util.py`.)
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def _encode_other(value: Any) -> Any:
     if hasattr(value, "__array__") and hasattr(value, "tolist"):  # numpy arrays and scalars
         return value.tolist()
     raise TypeError(
-        f"A handler returned a {type(value).__name__}, which JSON can't hold. Return str, bytes, None, "
+        f"A handler returned a {type(value).__name__}, which JSON can't hold. Return str, bytes, "
+        "None, "
         "numbers, lists, dictionaries, numpy arrays, pydantic models, or a starlette Response."
     )

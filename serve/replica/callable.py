@@ -1,7 +1,7 @@
-"""The user's callable inside a replica: built once, its methods looked up, each run the way it needs.
+"""The user's callable inside a replica: built once, its methods run the way each needs.
 
-`async` code runs on the event loop. Blocking code, the constructor included, runs in the handler threads,
-so that the loop keeps answering and libraries that want one thread get it.
+`async` code runs on the event loop. Blocking code, the constructor included, runs in the handler
+threads, so that the loop keeps answering and libraries that want one thread get it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class UserCallable:
             await self.reconfigure(self._config)
 
     async def reconfigure(self, config: BackendConfig) -> None:
-        """Take a changed configuration; `reconfigure` of the class is called where there is a `user_config`.
+        """Take a changed configuration; with a `user_config`, call the class's `reconfigure`.
 
         Raises:
             RayServeException: a `user_config` and no `reconfigure` method.
@@ -92,7 +92,8 @@ class UserCallable:
             method = getattr(self._object, "reconfigure", None)
             if method is None or not inspect.isclass(self._definition.target):
                 raise RayServeException(
-                    f"user_config specified but backend {self._backend_tag} missing reconfigure method. Add "
+                    f"user_config specified but backend {self._backend_tag} missing reconfigure "
+                    "method. Add "
                     "'def reconfigure(self, user_config)' to the class, or leave user_config out."
                 )
             if inspect.iscoroutinefunction(method):
@@ -140,7 +141,8 @@ class UserCallable:
             function = None if is_hidden or is_own else getattr(self._object, name, None)
         if not callable(function) or (self._traits.is_asgi and name == "__call__"):
             raise RayServeException(
-                f"Backend doesn't have method {name} which is specified in the request. The available methods "
+                f"Backend doesn't have method {name} which is specified in the request. The "
+                "available methods "
                 f"are {self._available()}. (Backend '{self._backend_tag}'.)"
             )
         call = function if inspect.isroutine(function) else type(function).__call__

@@ -1,7 +1,7 @@
 """The HTTP way into a replica: one ASGI application around the user's callable.
 
-HAProxy has chosen the replica and says in headers which endpoint and route it was. Every answer carries
-the backend and the replica.
+HAProxy has chosen the replica and says in headers which endpoint and route it was. Every answer
+carries the backend and the replica.
 """
 
 from __future__ import annotations

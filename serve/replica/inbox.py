@@ -1,7 +1,7 @@
 """The incoming messages of one HTTP request, and the watch for clients that went away.
 
-A handler that is quick pays for an entry in a list only. One that takes longer than a tick gets a task that
-reads ahead and cancels it when its client is gone.
+A handler that is quick pays for an entry in a list only. One that takes longer than a tick gets a
+task that reads ahead and cancels it when its client is gone.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Inbox:
         "_ahead",
         "_ahead_bytes",
         "_arrived",
+        "_reader",
         "_readers",
         "_receive",
         "_room",
-        "_reader",
         "_task",
         "_watch",
         "is_disconnected",

@@ -1,8 +1,9 @@
-"""The lifespan of a user's ASGI application: its start-up and shutdown events, run in the replica."""
+"""The lifespan of a user's ASGI application: its start-up and shutdown events."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -38,10 +39,8 @@ class Lifespan:
         """Run the shutdown events, if the application is there to run them."""
         if self._task is None or self._task.done():
             return
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):  # it had its time; the process ends now
             await asyncio.wait_for(self._ask("lifespan.shutdown"), SHUTDOWN_S)
-        except asyncio.TimeoutError:
-            pass  # it had its time; the process ends now
         self._task.cancel()
 
     async def _ask(self, kind: str) -> Message | None:
@@ -53,5 +52,5 @@ class Lifespan:
         if answer.done():
             return answer.result()
         answer.cancel()
-        self._task.exception()  # an application may raise at a scope it does not know; ASGI allows it
+        self._task.exception()  # ASGI lets an application raise at a scope it does not know
         return None

@@ -1,4 +1,4 @@
-"""One replica without Ray: builds the callable, opens its ways in, runs calls, reconfigures, drains."""
+"""One replica without Ray: builds the callable, opens its ways in, runs calls, drains."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ class Replica:
         definition = Definition.unpack(spec.definition)
         # Looked at anew: what an import path names was not known before.
         traits = inspect_target(definition.target, definition.init_args)
-        self._user = UserCallable(
-            spec.backend_tag, definition, traits, spec.config, self._threads
-        )
+        self._user = UserCallable(spec.backend_tag, definition, traits, spec.config, self._threads)
         await self._user.build()
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)

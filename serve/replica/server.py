@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from serve.replica.joining import JoiningProtocol
 
 KEEP_ALIVE_S = 24 * 3600
-"""HAProxy closes idle connections; were the replica to do it, a request could meet a closing one."""
+"""HAProxy closes idle connections; if the replica did, a request could meet a closing one."""
 
 
 class HTTPServer:

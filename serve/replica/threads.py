@@ -1,6 +1,7 @@
 """The threads that run blocking code for an event loop.
 
-A queue and bare threads instead of `loop.run_in_executor`: half its cost a call, on the request's path.
+A queue and bare threads instead of `loop.run_in_executor`: half its cost a call, on the request's
+path.
 """
 
 from __future__ import annotations

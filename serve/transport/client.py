@@ -16,11 +16,12 @@ from serve.transport.frames import FrameError, FrameKind, MessageError, Piece, c
 from serve.transport.handshake import greet_server
 from serve.transport.stream import FrameStream, tune_socket
 
+_LOST = "the connection was lost"
 _ANSWERS = frozenset(map(int, (FrameKind.RESULT, FrameKind.ERROR, FrameKind.REJECT)))
 
 
 class CallFuture(asyncio.Future[Any]):
-    """The answer to come of one call, wherever the call is now. Cancelling it cancels the call there.
+    """The answer to come of one call, wherever that is now. Cancelling it cancels the call.
 
     Attributes:
         message: what is sent; kept, so that a call that was not executed can be sent elsewhere.
@@ -70,7 +71,7 @@ class Connection(FrameStream):
         self._last_id = 0
         self._refusal = ""  # why no call can be sent now; "": it can
         self._draining = False
-        self._loss = "the connection was lost"
+        self._loss = _LOST
 
     @property
     def in_flight(self) -> int:
@@ -107,7 +108,7 @@ class Connection(FrameStream):
         return future
 
     def send(self, future: CallFuture) -> None:
-        """Sends a call whose future there is already. Raises as `call` does; the future stays open."""
+        """Sends a call whose future exists. Raises as `call` does; the future stays open."""
         if self._refusal:
             raise ReplicaUnavailableError(self._refusal)
         self._last_id = call_id = self._last_id + 1
@@ -168,6 +169,8 @@ class Connection(FrameStream):
     def _withdraw(self, call_id: int) -> None:
         if self._pending.pop(call_id, None) is not None and not self._transport.is_closing():
             self.write([control_frame(FrameKind.CANCEL, call_id)])
+            if self.on_answer is not None:  # its place is free; not within the caller's cancel()
+                self.loop.call_soon(self.on_answer)
 
     def _refuse(self, why: str) -> None:
         self._refusal = (
@@ -186,11 +189,14 @@ class Connection(FrameStream):
         why = f"{self._loss} ({exc})" if exc else self._loss
         self._refuse(why)
         pending, self._pending = self._pending, {}
+        is_own_end = exc is None and self._loss != _LOST
         for future in pending.values():
             if not future.done():
                 future.set_exception(
                     ReplicaDiedError(f"{self._peer} did not answer: {why} after the call was sent.")
                 )
+                if is_own_end:  # the loop ends, say: a call that nobody waits for is no news
+                    future.exception()
 
 
 async def connect(

@@ -1,4 +1,4 @@
-"""What runs on this machine for an instance, seen from outside; and scripts, run as users run them."""
+"""What runs on this machine for an instance, seen from outside; scripts, run as users run them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def write_script(code: str, folder: Path) -> Path:
 
 
 def script_env(more: dict[str, str] | None) -> dict[str, str]:
-    """An environment in which the project is found, and Ray by no other than the script's own words."""
+    """An environment in which the project is found, and no Ray but the one the script names."""
     env: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT), **(more or {})}
     env.pop("RAY_ADDRESS", None)
     return env

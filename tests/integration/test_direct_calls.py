@@ -1,4 +1,4 @@
-"""`handle.call()`: no Ray call on the way. Awaiting, waiting, cancelling; loops and threads; queues; the secret."""
+"""`handle.call()`: awaiting, waiting, cancelling; loops and threads; queues; the secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How instances begin and end: with their script, detached, on a Ray of their own or on one that runs."""
+"""How instances begin and end: with their script, detached, on their own Ray or one that runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ HELLO = """
     import serve
 
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-    client = serve.start(detached=sys.argv[2] == "detached", http_options={"port": int(sys.argv[3])})
+    client = serve.start(detached=sys.argv[2] == "detached", http_options={"port":
+    int(sys.argv[3])})
     serve.create_backend("hello", lambda: str(os.getpid()), ray_actor_options={"num_cpus": 0})
     serve.create_endpoint("hello", backend="hello", route="/hello")
     pid = ray.get(serve.get_handle("hello").remote())
@@ -89,16 +90,38 @@ def test_an_instance_ends_with_its_script(ray_address: str, http_port: int) -> N
     assert is_free(http_port)
 
 
-def test_an_instance_on_a_ray_of_its_own_leaves_nothing(tmp_path: Path, http_port: int) -> None:
-    code = HELLO.replace(
-        "address=sys.argv[1],", 'address="local", include_dashboard=False, num_cpus=2,'
+def test_start_without_ray_starts_one_and_both_end_with_the_script(
+    tmp_path: Path, http_port: int
+) -> None:
+    script = start_script(
+        """
+        import os, sys
+        import ray
+        import serve
+
+        calls, ray_init = [], ray.init
+
+        def own_ray(*args, **kwargs):  # with no other's cluster in sight, and no more than it needs
+            calls.append((args, kwargs))
+            ray_init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
+
+        ray.init = own_ray
+        client = serve.start(http_options={"port": int(sys.argv[1])})
+        assert calls == [((), {})], calls
+        serve.create_backend("hello", lambda: str(os.getpid()))
+        serve.create_endpoint("hello", backend="hello", route="/hello")
+        print(client.status().pid, ray.get(serve.get_handle("hello").remote()))
+        input()
+        """,
+        tmp_path,
+        http_port,
     )
-    script = start_script(code + "    input()\n", tmp_path, "-", "with-script", http_port)
     assert script.stdout is not None and script.stdin is not None
-    pids = [int(pid) for pid in script.stdout.readline().split()[1:]]
+    pids = [int(pid) for pid in script.stdout.readline().split()]
     (folder,) = run_folders(http_port)
     pids += haproxies(folder)
     assert len(pids) == 4  # controller, replica, HAProxy's master and worker
+    assert httpx.get(f"http://127.0.0.1:{http_port}/hello").text == str(pids[1])
     script.stdin.write("\n")
     script.stdin.close()
     assert script.wait(30) == 0
@@ -106,27 +129,6 @@ def test_an_instance_on_a_ray_of_its_own_leaves_nothing(tmp_path: Path, http_por
     wait_until(lambda: not any(map(is_alive, pids)))
     assert not folder.exists()
     assert is_free(http_port)
-
-
-def test_start_starts_ray_when_none_is_connected() -> None:
-    done = run_script(
-        """
-        import os
-        os.environ.pop("RAY_ADDRESS", None)
-        import ray
-        import serve
-        calls = []
-        ray_init = ray.init
-        ray.init = lambda *args, **kwargs: (
-            calls.append((args, kwargs)),
-            ray_init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False),
-        )
-        serve.start(http_options={"location": "NoServer"})
-        print(calls, serve.list_backends())
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[((), {})] {}"
 
 
 def test_a_detached_instance_stays_and_the_next_script_finds_it(
@@ -188,7 +190,7 @@ def test_two_instances_that_are_not_detached_live_side_by_side(instances: None) 
     assert httpx.get(f"http://127.0.0.1:{ports[1]}/same").text == "1"
 
 
-def _answer(number: int) -> object:
+def _answer(number: object) -> object:
     def answer() -> str:
         return str(number)
 
@@ -212,7 +214,7 @@ def test_shutdown_twice_is_no_error_and_later_calls_are(instances: None) -> None
 def test_start_works_again_after_shutdown_on_the_same_port(instances: None, http_port: int) -> None:
     for text in ("first", "second"):
         serve.start(detached=True, http_options={"port": http_port})
-        serve.create_backend("again", lambda text=text: text, ray_actor_options={"num_cpus": 0})
+        serve.create_backend("again", _answer(text), ray_actor_options={"num_cpus": 0})
         serve.create_endpoint("again", backend="again", route="/again")
         assert httpx.get(f"http://127.0.0.1:{http_port}/again").text == text
         serve.shutdown()
@@ -319,7 +321,8 @@ def test_a_killed_script_leaves_neither_replicas_nor_haproxy(
     script = start_script(
         HELLO + "    time.sleep(600)\n", tmp_path, ray_address, "with-script", http_port
     )
-    assert script.stdout is not None
+    assert script.stdout is not None and script.stdin is not None
+    script.stdin.close()
     name, *pids = script.stdout.readline().split()
     (folder,) = run_folders(http_port)
     started = [int(pid) for pid in pids] + list(haproxies(folder))
@@ -357,7 +360,7 @@ def test_it_works_on_a_ray_that_was_started_by_ray_start(auth: str, http_port: i
 
 @contextlib.contextmanager
 def ray_start(env: dict[str, str]) -> Iterator[str]:
-    """`ray start --head` on ports and in a folder of its own; its process group is killed at the end."""
+    """`ray start --head` with ports and a folder of its own; its process group is killed after."""
     folder = tempfile.mkdtemp(prefix="tt", dir="/tmp")
     port = free_port()
     command = [
