@@ -29,7 +29,7 @@ class Stream:
             try:
                 self._call()
                 self.count += 1
-            except Exception as error:  # noqa: BLE001 - the test looks at it  # noqa: BLE001 - the test looks at it
+            except Exception as error:  # noqa: BLE001 - the test looks at it
                 self.errors.append(error)
 
     def __enter__(self) -> Stream:
