@@ -34,7 +34,7 @@ _NO_RAY = (
 @click.version_option(package_name="tagtrail", prog_name="tagtrail")
 @click.pass_context
 def cli(context: click.Context, address: str) -> None:
-    r"""Serve Python functions and models on Ray, and find out what happened to each request.
+    """Serve Python functions and models on Ray, and find out what happened to each request.
 
     \b
     A first look, nothing else needed:
@@ -46,7 +46,7 @@ def cli(context: click.Context, address: str) -> None:
         python deploy.py            your script, which calls serve.create_backend(...)
         tagtrail status             what runs, and where
         tagtrail shutdown           end Serve; Ray stays
-    """
+    """  # noqa: D301 - click wants the backspace itself: what follows keeps its lines
     context.obj = address
 
 

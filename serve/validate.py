@@ -75,6 +75,11 @@ def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
                 "Example: "
                 "methods=['GET', 'POST']."
             )
+    if not methods:
+        raise ValueError(
+            "methods must name at least one HTTP method. Got []. Leave it out for GET, or for all "
+            "methods of an ASGI application."
+        )
     return tuple(dict.fromkeys(method.upper() for method in methods))
 
 

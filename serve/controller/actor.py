@@ -7,6 +7,7 @@ that died comes back with it and adopts what still runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -116,10 +117,7 @@ class Controller:
         try:
             await self._until_settled(backend.tag, started)
         except (BackendStartError, asyncio.CancelledError):
-            current = self._goal.backends.get(backend.tag)
-            if current is not None and current.change_id == backend.change_id:
-                self._commit(goals.delete_backend(self._goal, backend.tag))
-                await self._until_gone(backend.tag, UNDO_S)
+            await self._undo_create(backend)
             raise
         if any(view.is_asgi for view in replicas_of(self._world.observed, backend.tag)):
             self._commit(goals.mark_asgi(self._goal, backend.tag))
@@ -289,6 +287,14 @@ class Controller:
         deadline = time.monotonic() + timeout_s
         while not holds() and time.monotonic() < deadline:
             await self._world.changed(LOOP_PERIOD_S)
+
+    async def _undo_create(self, backend: BackendGoal) -> None:
+        current = self._goal.backends.get(backend.tag)
+        if current is None or current.change_id != backend.change_id:
+            return  # deleted meanwhile, and perhaps made anew by another call
+        with contextlib.suppress(ValueError):  # an endpoint uses it already: it stays, and is tried
+            self._commit(goals.delete_backend(self._goal, backend.tag))
+            await self._until_gone(backend.tag, UNDO_S)
 
     def _wanted_ingresses(self, observed: Observed) -> int:
         location = self._goal.http.location

@@ -139,3 +139,8 @@ def test_a_proportion_is_a_number_from_zero_to_one(proportion: float) -> None:
 def test_any_other_proportion_is_refused(proportion: object) -> None:
     with pytest.raises(TypeError, match=r"proportion must be a float from 0 to 1\."):
         check_proportion(proportion)
+
+
+def test_an_empty_list_of_methods_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one HTTP method"):
+        check_methods([], is_asgi=False)
