@@ -64,9 +64,8 @@ def start(
     if detached and _find_controller(DETACHED_CONTROLLER) is not None:
         raise RayServeException(
             "Called serve.start(detached=True) but a detached instance is already running. Please "
-            "use "
-            "serve.connect() to connect to the running instance instead, or end it with 'tagtrail "
-            "shutdown'."
+            "use serve.connect() to connect to the running instance instead, or end it with "
+            "'tagtrail shutdown'."
         )
     client = _start_controller(detached, options)
     try:
@@ -90,9 +89,8 @@ def connect() -> Client:
     controller = _find_controller(name)
     if controller is None:
         raise RayServeException(
-            "Called `serve.connect()` but there is no instance running on this Ray cluster. Please "
-            "call "
-            "`serve.start(detached=True) to start one."
+            "Called `serve.connect()` but there is no instance running on this Ray cluster. "
+            "Please call `serve.start(detached=True) to start one."
         )
     client = Client(controller, name, detached=True)
     _set_client(client)

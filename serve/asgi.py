@@ -38,8 +38,7 @@ def ingress(app: Any) -> Callable[[C], C]:
         if not inspect.isclass(cls):
             raise ValueError(
                 f"@serve.ingress must be used with a class. Got {type(cls).__name__}: {cls!r}. A "
-                "bare "
-                "application needs no decorator: serve.create_backend(tag, app)."
+                "bare application needs no decorator: serve.create_backend(tag, app)."
             )
         setattr(cls, ASGI_APP, app)
         for function in filter(inspect.isfunction, vars(cls).values()):

@@ -55,9 +55,8 @@ def check_batch_result(result: object, batch_size: int) -> list[Any]:
     if len(answers) != batch_size:
         raise RayServeException(
             f"Worker doesn't preserve batch size. The input has length {batch_size} but the "
-            "returned list has "
-            f"length {len(answers)}. Please return a list of results with length equal to the "
-            "batch size."
+            f"returned list has length {len(answers)}. Please return a list of results with length "
+            "equal to the batch size."
         )
     return answers
 
@@ -217,8 +216,7 @@ def _check_batch_function(func: Callable[..., Any]) -> None:
     if not inspect.iscoroutinefunction(func):
         raise TypeError(
             f"Functions decorated with @serve.batch must be 'async def'. '{func.__name__}' is not; "
-            "for a "
-            "blocking backend use @serve.accept_batch."
+            "for a blocking backend use @serve.accept_batch."
         )
 
 
@@ -229,8 +227,7 @@ def _split_arguments(
     if kwargs:
         raise ValueError(
             f"'{name}' is decorated with @serve.batch and takes one positional argument. Got "
-            "keyword "
-            f"arguments {sorted(kwargs)}."
+            f"keyword arguments {sorted(kwargs)}."
         )
     if len(args) != expected:
         raise ValueError(

@@ -89,8 +89,7 @@ class Client:
             registered = ", ".join(f"'{tag}'" for tag in configs) or "none"
             raise ValueError(
                 f"Backend {backend_tag} is not registered. Registered: {registered}. Create it "
-                "with "
-                f"serve.create_backend({backend_tag!r}, ...)."
+                f"with serve.create_backend({backend_tag!r}, ...)."
             )
         return configs[backend_tag]
 
@@ -127,8 +126,7 @@ class Client:
         if not isinstance(backend, str):
             raise TypeError(
                 f"backend must be the tag of a backend, a str, specified. Got {backend!r}. "
-                "Example: "
-                f"serve.create_endpoint({endpoint_name!r}, backend='my_backend')."
+                f"Example: serve.create_endpoint({endpoint_name!r}, backend='my_backend')."
             )
         if route is not None:
             if not isinstance(route, str) or not route.startswith("/"):
@@ -231,8 +229,7 @@ class Client:
     def __reduce__(self) -> Any:
         raise RayServeException(
             "Ray Serve client cannot be serialized. Please use serve.connect() to get a client "
-            "from within a "
-            "backend."
+            "from within a backend."
         )
 
     def _ask(self, method: str, *args: Any, limit_s: float = 0) -> Any:
@@ -249,22 +246,19 @@ class Client:
         except GetTimeoutError:
             raise RayServeException(
                 f"The controller did not answer '{method}' within {limit_s + ANSWER_S:g} s. It may "
-                "be "
-                "starting anew; the change may or may not have been made. Call again."
+                "be starting anew; the change may or may not have been made. Call again."
             ) from None
         except RayActorError as error:
             raise RayServeException(
                 f"The controller '{self.controller_name}' is gone: {error}. Was the instance shut "
-                "down from "
-                "elsewhere? Start one with serve.start()."
+                "down from elsewhere? Start one with serve.start()."
             ) from None
 
     def _check_alive(self) -> None:
         if self._is_shut_down:
             raise RayServeException(
                 "Client has already been shut down. Start a new instance with serve.start(), or "
-                "connect to a "
-                "detached one with serve.connect()."
+                "connect to a detached one with serve.connect()."
             )
 
     def _refresh_handles(self) -> None:

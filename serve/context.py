@@ -58,7 +58,7 @@ def _require(caller: str) -> ReplicaContext:
     if _current is None:
         raise RayServeException(
             f"`{caller}` may only be called from within a Ray Serve backend. Call it in the "
-            "function or "
-            "class that was given to serve.create_backend(), not in the script that creates it."
+            "function or class that was given to serve.create_backend(), not in the script that "
+            "creates it."
         )
     return _current

@@ -101,14 +101,12 @@ def inspect_target(target: Any, init_args: tuple[Any, ...]) -> Traits:
         raise TypeError(
             "Backend must be a function, a class, an ASGI application or an import path, it is "
             f"{type(target).__name__}: {target!r}. Give the class and its arguments, not an "
-            "instance: "
-            "serve.create_backend(tag, Class, *init_args)."
+            "instance: serve.create_backend(tag, Class, *init_args)."
         )
     if init_args:
         raise ValueError(
             f"init_args not supported for function backend. '{traits.name}' has no constructor; "
-            "got "
-            f"{len(init_args)} init_args. Use a class, or functools.partial inside a function."
+            f"got {len(init_args)} init_args. Use a class, or functools.partial inside a function."
         )
     return traits
 

@@ -72,8 +72,7 @@ def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
         if not isinstance(method, str) or not method.isascii() or not method.isalpha():
             raise TypeError(
                 f"methods must be a list of HTTP methods as str, but it contained {method!r}. "
-                "Example: "
-                "methods=['GET', 'POST']."
+                "Example: methods=['GET', 'POST']."
             )
     if not methods:
         raise ValueError(
@@ -88,8 +87,7 @@ def check_weights_type(weights: object) -> dict[str, float]:
     if not isinstance(weights, Mapping):
         raise TypeError(
             "Traffic policy must be a dictionary of backend tag to weight. Got "
-            f"{type(weights).__name__}: "
-            f"{weights!r}. Example: {{'v1': 0.9, 'v2': 0.1}}."
+            f"{type(weights).__name__}: {weights!r}. Example: {{'v1': 0.9, 'v2': 0.1}}."
         )
     for tag, weight in weights.items():
         if not isinstance(tag, str) or not _is_number(weight):

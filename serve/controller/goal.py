@@ -68,10 +68,8 @@ def create_backend(goal: Goal, backend: BackendGoal) -> Goal:
             return goal
         raise ValueError(
             f"Cannot create backend. Backend '{backend.tag}' is already registered. Choose another "
-            "tag, "
-            f"change it with serve.update_backend_config('{backend.tag}', ...) or remove it first "
-            "with "
-            f"serve.delete_backend('{backend.tag}')."
+            f"tag, change it with serve.update_backend_config('{backend.tag}', ...) or remove it "
+            f"first with serve.delete_backend('{backend.tag}')."
         )
     return replace(goal, backends={**goal.backends, backend.tag: backend})
 
@@ -100,10 +98,9 @@ def delete_backend(goal: Goal, tag: str) -> Goal:
         if tag in endpoint.policy.backend_tags:
             raise ValueError(
                 f"Backend '{tag}' is used by endpoint '{endpoint.name}' and cannot be deleted. "
-                "Please remove "
-                "the backend from all endpoints and try again. (serve.set_traffic replaces an "
-                "endpoint's "
-                "backends, serve.shadow_traffic with proportion 0 ends a shadow.)"
+                "Please remove the backend from all endpoints and try again. (serve.set_traffic "
+                "replaces an endpoint's backends, serve.shadow_traffic with proportion 0 ends a "
+                "shadow.)"
             )
     return replace(goal, backends={k: v for k, v in goal.backends.items() if k != tag})
 
@@ -120,10 +117,8 @@ def create_endpoint(goal: Goal, endpoint: EndpointGoal) -> Goal:
         if endpoint.route is not None and other.route == endpoint.route:
             raise ValueError(
                 f"Cannot create endpoint. Route '{endpoint.route}' is already registered. It "
-                "belongs to "
-                f"endpoint '{other.name}': choose another route, or change that endpoint's backend "
-                "with "
-                f"serve.set_traffic('{other.name}', ...)."
+                f"belongs to endpoint '{other.name}': choose another route, or change that "
+                f"endpoint's backend with serve.set_traffic('{other.name}', ...)."
             )
     return replace(goal, endpoints={**goal.endpoints, endpoint.name: endpoint})
 
@@ -171,10 +166,8 @@ def check_config(tag: str, config: BackendConfig, traits: Traits) -> None:
     ):
         raise ValueError(
             f"max_batch_size is set to {config.max_batch_size} for backend '{tag}', but "
-            f"'{traits.name}' does not "
-            "accept batches. Mark it with @serve.accept_batch (it then gets and returns a list), "
-            "or leave "
-            "max_batch_size out."
+            f"'{traits.name}' does not accept batches. Mark it with @serve.accept_batch (it then "
+            "gets and returns a list), or leave max_batch_size out."
         )
     if config.user_config is not None and traits.is_function:
         raise ValueError(
@@ -214,8 +207,8 @@ def _check_backends(goal: Goal, tags: Iterable[str]) -> None:
         if tag not in goal.backends:
             raise ValueError(
                 f"Attempted to assign traffic to a backend '{tag}' that is not registered. "
-                "Registered: "
-                f"{_names(goal.backends)}. Create it with serve.create_backend({tag!r}, ...)."
+                f"Registered: {_names(goal.backends)}. Create it with "
+                f"serve.create_backend({tag!r}, ...)."
             )
 
 
@@ -223,14 +216,12 @@ def _refuse_same_name(existing: EndpointGoal, endpoint: EndpointGoal) -> None:
     if (existing.route, existing.methods) == (endpoint.route, endpoint.methods):
         raise ValueError(
             f"Route '{endpoint.route}' is already registered to endpoint '{endpoint.name}' with "
-            "methods "
-            f"'{list(endpoint.methods)}'.  To set the backend for this endpoint, please use "
-            "serve.set_traffic()."
+            f"methods '{list(endpoint.methods)}'.  To set the backend for this endpoint, please "
+            "use serve.set_traffic()."
         )
     raise ValueError(
         f"Cannot create endpoint. Endpoint '{endpoint.name}' is already registered. Choose another "
-        "name, or "
-        f"remove it first with serve.delete_endpoint({endpoint.name!r})."
+        f"name, or remove it first with serve.delete_endpoint({endpoint.name!r})."
     )
 
 

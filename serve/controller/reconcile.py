@@ -153,8 +153,7 @@ def _unplaced_message(backend: BackendGoal, replica_tag: str) -> str:
         f"Replica '{replica_tag}' of backend '{backend.tag}' got no resources within "
         f"{backend.config.placement_timeout_s:g} s (placement_timeout_s). It asks for "
         f"{describe_resources(backend)}. Free or add resources, ask for less with "
-        "ray_actor_options, or "
-        "lower num_replicas."
+        "ray_actor_options, or lower num_replicas."
     )
 
 
@@ -162,8 +161,7 @@ def _slow_message(backend: BackendGoal, replica_tag: str) -> str:
     return (
         f"Replica '{replica_tag}' of backend '{backend.tag}' was still in its constructor after "
         f"{backend.config.startup_timeout_s:g} s (startup_timeout_s). Raise startup_timeout_s in "
-        "its "
-        "config if the constructor needs longer."
+        "its config if the constructor needs longer."
     )
 
 
@@ -171,8 +169,8 @@ def _ended_message(backend: BackendGoal, replica: ReplicaView) -> str:
     return (
         f"Replica '{replica.tag}' of backend '{backend.tag}' failed to start: its process ended "
         f"{replica.starts - 1} times in its constructor without raising. Look for os._exit, a "
-        "crash in a "
-        "native library, or too little memory; Ray's log of the worker may name the cause."
+        "crash in a native library, or too little memory; Ray's log of the worker may name the "
+        "cause."
     )
 
 

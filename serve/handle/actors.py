@@ -160,8 +160,7 @@ class ActorRouter:
             if self._waiting > backend.max_queued_queries:
                 raise QueueFullError(
                     f"The queue of backend '{tag}' is full: {backend.max_queued_queries} calls "
-                    "wait "
-                    "already (max_queued_queries). Send slower, add replicas, or raise "
+                    "wait already (max_queued_queries). Send slower, add replicas, or raise "
                     "max_queued_queries."
                 )
             if waited_s > backend.queue_timeout_s:

@@ -57,7 +57,7 @@ class LoopRouters:
         for router in self.by_endpoint.values():
             router.close()
         self.by_endpoint.clear()
-        self._guard = None  # it knows the loop, which would never be let go
+        self._guard = self._guard_start = None  # they know the loop: it would never be let go
 
 
 class Registry:
@@ -73,9 +73,8 @@ class Registry:
         except ValueError:
             raise RayServeException(
                 f"The handle's instance '{controller_name}' is not on this Ray cluster any more. "
-                "Get a new handle "
-                "with serve.get_handle() from the instance that runs, or start one with "
-                "serve.start()."
+                "Get a new handle with serve.get_handle() from the instance that runs, or start "
+                "one with serve.start()."
             ) from None
         self._controller_name = controller_name
         self.is_closed = False

@@ -55,8 +55,7 @@ class Response:
         if isinstance(future, asyncio.Future):
             raise RayServeException(
                 f"The call to {self._name} was made on an event loop: 'await' it there. result() "
-                "is for calls "
-                "made in blocking code."
+                "is for calls made in blocking code."
             )
         try:
             return future.result(timeout_s)

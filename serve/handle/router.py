@@ -136,8 +136,7 @@ def unknown_endpoint_error(endpoint: str) -> RayServeException:
     """What a call gets whose endpoint did not come into being."""
     return RayServeException(
         f"Endpoint {endpoint} doesn't exist after {UNKNOWN_ENDPOINT_S:g}s timeout. Marking the "
-        "query failed. "
-        f"Create it with serve.create_endpoint({endpoint!r}, backend=...)."
+        f"query failed. Create it with serve.create_endpoint({endpoint!r}, backend=...)."
     )
 
 

@@ -252,8 +252,8 @@ def _split(endpoints: list[Endpoint], files: dict[str, str]) -> list[str]:
             )
         for tag, edge in thresholds(endpoint.route.policy)[:-1]:
             lines.append(
-                f"    use_backend {section_name(tag)} "
-                f"if {is_this} {{ var(txn.number) -m int lt {edge} }}"
+                f"    use_backend {section_name(tag)} if {is_this} "
+                f"{{ var(txn.number) -m int lt {edge} }}"
             )
     return lines
 

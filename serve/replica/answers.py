@@ -36,6 +36,6 @@ def _encode_other(value: Any) -> Any:
         return value.tolist()
     raise TypeError(
         f"A handler returned a {type(value).__name__}, which JSON can't hold. Return str, bytes, "
-        "None, "
-        "numbers, lists, dictionaries, numpy arrays, pydantic models, or a starlette Response."
+        "None, numbers, lists, dictionaries, numpy arrays, pydantic models, or a starlette "
+        "Response."
     )

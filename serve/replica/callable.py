@@ -93,8 +93,8 @@ class UserCallable:
             if method is None or not inspect.isclass(self._definition.target):
                 raise RayServeException(
                     f"user_config specified but backend {self._backend_tag} missing reconfigure "
-                    "method. Add "
-                    "'def reconfigure(self, user_config)' to the class, or leave user_config out."
+                    "method. Add 'def reconfigure(self, user_config)' to the class, or leave "
+                    "user_config out."
                 )
             if inspect.iscoroutinefunction(method):
                 await method(config.user_config)
@@ -142,8 +142,7 @@ class UserCallable:
         if not callable(function) or (self._traits.is_asgi and name == "__call__"):
             raise RayServeException(
                 f"Backend doesn't have method {name} which is specified in the request. The "
-                "available methods "
-                f"are {self._available()}. (Backend '{self._backend_tag}'.)"
+                f"available methods are {self._available()}. (Backend '{self._backend_tag}'.)"
             )
         call = function if inspect.isroutine(function) else type(function).__call__
         batched = accepts_batches(function) or (

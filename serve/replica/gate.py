@@ -46,9 +46,8 @@ class Gate:
         except asyncio.TimeoutError:
             self._give_back(future)
             raise QueueTimeoutError(
-                f"{self._name} had no place free within {self.timeout_s:g} s: "
-                f"{self.inside} of {self.limit} (max_concurrent_queries) are taken. Add replicas, "
-                "or raise "
+                f"{self._name} had no place free within {self.timeout_s:g} s: {self.inside} of "
+                f"{self.limit} (max_concurrent_queries) are taken. Add replicas, or raise "
                 "max_concurrent_queries or queue_timeout_s."
             ) from None
         except asyncio.CancelledError:
