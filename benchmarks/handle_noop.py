@@ -8,17 +8,15 @@ asyncio too. The bare calls carry one argument, None, as the handle's do.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 
 import ray
-import uvloop
 
 import serve
-from benchmarks.harness import Figure, be_nice, figure, report, run_rounds
+from benchmarks.harness import Figure, figure, run_benchmark, run_rounds
 
 BARE = "bare Ray actor call"
 
@@ -127,25 +125,9 @@ def make_measures(seconds: float):
     ]
 
 
-async def main(options: argparse.Namespace) -> None:
-    be_nice()
-    ray.init(
-        address="local", num_cpus=8, include_dashboard=False, log_to_driver=False,
-        logging_level="ERROR",
-    )  # fmt: skip
-    serve.start(http_options={"location": "NoServer"})
-    try:
-        measures = make_measures(options.seconds)
-        figures = await run_rounds(measures, [1, 32], options.rounds)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-    report(figures, BARE, options.json)
+async def collect(seconds: float, rounds: int) -> list[Figure]:
+    return await run_rounds(make_measures(seconds), [1, 32], rounds)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each; medians count")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    uvloop.run(main(parser.parse_args()))
+    run_benchmark(__doc__, BARE, collect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,6 +10,11 @@ import statistics
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+
+import ray
+import uvloop
+
+import serve
 
 NICENESS = 15
 """Ray starts its workers at it; a load generator at 0 would starve them on a small machine."""
@@ -50,6 +56,38 @@ async def run_rounds(measures: list[Measure], in_flights: list[int], rounds: int
                 seen.setdefault((one.name, one.in_flight), []).append(one)
         print(f"round {number + 1} of {rounds} done", file=sys.stderr, flush=True)
     return [_median(figures) for figures in seen.values()]
+
+
+def run_benchmark(
+    description: str, baseline: str, collect: Callable[[float, int], Awaitable[list[Figure]]]
+) -> None:
+    """A benchmark's command: reads the options, starts Ray and Serve, collects, ends them, reports.
+
+    Args:
+        description: the benchmark's docstring; its first line is shown by `--help`.
+        baseline: name of the figure that the others are compared with.
+        collect: measures everything, given (length of one measurement in seconds, rounds).
+    """
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each; medians count")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    be_nice()
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        serve.start(http_options={"location": "NoServer"})
+        figures = uvloop.run(collect(options.seconds, options.rounds))
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+    report(figures, baseline, options.json)
 
 
 def be_nice() -> None:

@@ -1,22 +1,20 @@
 """HTTP requests/s of a no-op backend, beside the bare ASGI application behind the same HAProxy.
 
-One HAProxy, with Tagtrail's whole configuration, routes `/noop` to a replica and `/bare` to a bare
-ASGI application under the same uvicorn in a Ray actor of its own: what differs is the replica.
+One HAProxy, with Tagtrail's whole configuration, routes to replicas and to a bare ASGI application
+under the same uvicorn in a Ray actor of its own: what differs is the replica.
 
     python -m benchmarks.http_noop [--seconds 3] [--rounds 5] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
 import socket
 import tempfile
 
 import ray
-import uvloop
 
 import serve
-from benchmarks.harness import Figure, be_nice, report, run_rounds
+from benchmarks.harness import Figure, run_benchmark, run_rounds
 from benchmarks.load import load
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.locate import find_haproxy
@@ -92,13 +90,7 @@ async def measure(port: int, names: list[str], seconds: float, rounds: int) -> l
     return await run_rounds([of(i, name) for i, name in enumerate(names)], [1, 32], rounds)
 
 
-async def main(options: argparse.Namespace) -> None:
-    be_nice()
-    ray.init(
-        address="local", num_cpus=8, include_dashboard=False, log_to_driver=False,
-        logging_level="ERROR",
-    )  # fmt: skip
-    serve.start(http_options={"location": "NoServer"})
+async def collect(seconds: float, rounds: int) -> list[Figure]:
     bare = BareServer.remote()
     bare_port = await bare.start.remote()
     addresses = {BARE: ReplicaAddress("bare#server", "", "", "127.0.0.1", bare_port, 0)} | deploy()
@@ -109,17 +101,10 @@ async def main(options: argparse.Namespace) -> None:
         keeper = IngressKeeper(IngressSettings("127.0.0.1", port, folder), find_haproxy())
         await keeper.start(make_table(addresses))
         try:
-            figures = await measure(port, list(addresses), options.seconds, options.rounds)
+            return await measure(port, list(addresses), seconds, rounds)
         finally:
             await keeper.stop(1)
-            serve.shutdown()
-            ray.shutdown()
-    report(figures, BARE, options.json)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each; medians count")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    uvloop.run(main(parser.parse_args()))
+    run_benchmark(__doc__, BARE, collect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import ray
 
@@ -13,7 +14,8 @@ from serve.ids import NAMESPACE
 
 logger = logging.getLogger("ray.serve")
 
-POLL_S = 30.0
+POLL_S = 10.0
+ANSWER_S = 5.0
 RETRY_S = 0.2
 
 Apply = Callable[[str, object], Awaitable[None]]
@@ -68,11 +70,17 @@ class Watcher:
         controller = await asyncio.to_thread(ray.get_actor, self._controller_name, NAMESPACE)
         # Not retried by Ray: run() asks again, and a controller that was ended needs no asking.
         listen = controller.listen.options(max_task_retries=0)
-        update: Update = await listen.remote(self._listener, applied, timeout_s)
-        return update
+        answer = asyncio.ensure_future(_result(listen.remote(self._listener, applied, timeout_s)))
+        # A controller that is killed at a bad moment may leave a call without an answer.
+        return await asyncio.wait_for(answer, timeout_s + ANSWER_S)
 
     async def _take(self, update: Update) -> None:
         for key, (stamp, value) in update.items():
             if stamp != self._applied.get(key, NEVER):
                 await self._apply(key, value)
                 self._applied[key] = stamp
+
+
+async def _result(reference: Any) -> Update:
+    update: Update = await reference
+    return update

@@ -224,12 +224,19 @@ class Controller:
         self._publish()
 
     async def _adopt(self) -> None:
-        """Take over what runs; until it is known, nothing is published: handles keep theirs."""
+        """Take over what runs; until it is known, nothing is published: handles keep theirs.
+
+        Ingresses are waited for too: a call must not return before one that serves has applied it.
+        """
         tags = self._executor.adopt()
         deadline = time.monotonic() + ADOPTION_S
         while time.monotonic() < deadline:
-            views = [self._world.replica(tag) for tag in tags]
-            if not any(view is not None and view.phase is Phase.STARTING for view in views):
+            observed = self._world.observed
+            views = [observed.replicas[tag] for tag in tags if tag in observed.replicas]
+            ingresses = observed.ingresses.values()
+            if all(view.phase is not Phase.STARTING for view in views) and all(
+                view.address or view.error for view in ingresses
+            ):
                 return
             await self._world.changed(0.5)
 
