@@ -344,12 +344,11 @@ def test_resources_that_are_not_there_are_an_error_in_time(instance: Instance) -
 def test_an_update_that_resources_cannot_meet_is_taken_back(
     instance: Instance, bring_up: Deploy
 ) -> None:
-    name = bring_up(
-        lambda: "still here", actor_options={"resources": {"Spare": 3}}, placement_timeout_s=1
-    )
+    name = bring_up(lambda: "still here", actor_options={"resources": {"Spare": 3}})
     with pytest.raises(serve.BackendStartError, match="got no resources within 1 s"):
-        serve.update_backend_config(name, {"num_replicas": 2})
+        serve.update_backend_config(name, {"num_replicas": 2, "placement_timeout_s": 1})
     assert serve.get_backend_config(name).num_replicas == 1
+    assert serve.get_backend_config(name).placement_timeout_s == 60
     assert instance.http.get(f"/{name}").text == "still here"
     serve.update_backend_config(name, {"queue_timeout_s": 5})
 

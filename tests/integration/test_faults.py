@@ -227,9 +227,9 @@ def test_a_constructor_under_way_at_the_controllers_end_is_not_taken_for_unplace
             serve.create_backend,
             "patient",
             SlowToStart,
-            6.0,
+            8.0,
             ray_actor_options={"num_cpus": 0},
-            config={"placement_timeout_s": 3},
+            config={"placement_timeout_s": 5},
         )
         wait_until(lambda: any(view.is_placed for view in replicas("patient").values()))
         tags = set(replicas("patient"))
