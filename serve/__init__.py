@@ -1,5 +1,7 @@
 """Tagtrail's serving core: backends, endpoints and handles on Ray, behind HAProxy."""
 
+from observability.instrument.context import RequestContext, carry_context
+from observability.instrument.logging_config import LoggingConfig
 from serve.api import (
     connect,
     create_backend,
@@ -25,6 +27,7 @@ from serve.context import (
     get_current_backend_tag,
     get_current_replica_tag,
     get_replica_context,
+    get_request_context,
 )
 from serve.errors import (
     BackendStartError,
@@ -42,15 +45,18 @@ __all__ = [
     "Client",
     "HTTPOptions",
     "HTTPRequest",
+    "LoggingConfig",
     "QueueFullError",
     "QueueTimeoutError",
     "RayServeException",
     "ReplicaContext",
     "ReplicaDiedError",
     "ReplicaUnavailableError",
+    "RequestContext",
     "ServeRequest",
     "accept_batch",
     "batch",
+    "carry_context",
     "connect",
     "create_backend",
     "create_endpoint",
@@ -61,6 +67,7 @@ __all__ = [
     "get_current_replica_tag",
     "get_handle",
     "get_replica_context",
+    "get_request_context",
     "ingress",
     "list_backends",
     "list_endpoints",

@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from observability.instrument.logging_config import LoggingConfig
 from serve.client import Client
 from serve.config import (
     DEFAULT_HOST,
@@ -22,6 +23,7 @@ from serve.config import (
     BackendConfig,
     HTTPOptions,
     parse_http_options,
+    parse_logging_config,
 )
 from serve.context import owning_controller
 from serve.controller.actor import Controller
@@ -29,6 +31,7 @@ from serve.controller.goal import Goal
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.ids import DETACHED_CONTROLLER, NAMESPACE, make_controller_name
+from serve.settings import read_logging_config
 
 _client: Client | None = None
 
@@ -39,6 +42,7 @@ def start(
     http_port: int = DEFAULT_PORT,
     http_middlewares: list[Any] | None = None,
     http_options: HTTPOptions | dict[str, Any] | None = None,
+    logging_config: LoggingConfig | dict[str, Any] | None = None,
 ) -> Client:
     """Start an instance on the Ray cluster; starts Ray on this machine when none is connected.
 
@@ -49,16 +53,20 @@ def start(
         http_middlewares: deprecated, use http_options.
         http_options: HTTPOptions or a dictionary of its fields, e.g. `{"host": "0.0.0.0", "port":
             8000}`.
+        logging_config: LoggingConfig or a dictionary of its fields: how records are written, for
+            all backends that do not say otherwise. What is not set is read from the environment.
 
     Returns:
         The client that the other functions now use.
 
     Raises:
         RayServeException: `detached=True`, and a detached instance runs already.
-        ValueError: unknown or bad http_options, both ways of giving them, or the address is taken.
+        ValueError: unknown or bad http_options or logging_config, both ways of giving http_options,
+            or the address is taken.
         TimeoutError: the HTTP servers did not come up within 60 s.
     """
     options = _choose_http_options(http_host, http_port, http_middlewares, http_options)
+    logging_options = parse_logging_config(logging_config).over(read_logging_config())
     if not ray.is_initialized():
         ray.init()
     if detached and _find_controller(DETACHED_CONTROLLER) is not None:
@@ -67,7 +75,7 @@ def start(
             "use serve.connect() to connect to the running instance instead, or end it with "
             "'tagtrail shutdown'."
         )
-    client = _start_controller(detached, options)
+    client = _start_controller(detached, options, logging_options)
     try:
         client.wait_until_listening()
     except BaseException:
@@ -280,10 +288,12 @@ def _find_controller(name: str) -> Any:
         return None
 
 
-def _start_controller(detached: bool, options: HTTPOptions) -> Client:
+def _start_controller(
+    detached: bool, options: HTTPOptions, logging_options: LoggingConfig
+) -> Client:
     name = make_controller_name(detached)
     node_id = ray.get_runtime_context().get_node_id()
-    goal = Goal(options, node_id, secrets.token_bytes(32), detached)
+    goal = Goal(options, node_id, secrets.token_bytes(32), detached, logging=logging_options)
     controller = (
         ray.remote(Controller)
         .options(

@@ -21,6 +21,9 @@ class Call(NamedTuple):
         http_method: seen as `request.method`.
         shard_key: equal keys reach the same backend; None: by chance.
         headers: the ones given, seen as `request.headers` beside Tagtrail's own two.
+        parent_id: span_id of the request's step that makes the call; "" outside a request.
+        trace_id: W3C trace id of the request; "" without one.
+        sent_us: when it was made, microseconds since the epoch; 0: not known.
     """
 
     data: Any
@@ -31,6 +34,9 @@ class Call(NamedTuple):
     http_method: str = "GET"
     shard_key: str | None = None
     headers: dict[str, str] | None = None
+    parent_id: str = ""
+    trace_id: str = ""
+    sent_us: int = 0
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
@@ -41,8 +47,8 @@ def pack_call(call: Call) -> tuple[Any, ...]:
     """A call as the arguments of a Ray actor call; `unpack_call` takes them.
 
     Each argument costs Ray some 100 microseconds, most of them for anything that is not bytes, so
-    what
-    is plain travels as one. The rest is left to Ray: it resolves an ObjectRef that stands alone,
+    what is
+    plain travels as one. The rest is left to Ray: it resolves an ObjectRef that stands alone,
     counts those inside, and keeps large arrays in shared memory.
     """
     if _is_plain(call.data) and all(map(_is_plain, call.kwargs.values())):

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 from typing_extensions import Self
 
+from observability.instrument.logging_config import LoggingConfig
+
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 
@@ -81,6 +83,10 @@ class BackendConfig(BaseModel):
     startup_timeout_s: float = Field(default=600.0, gt=0)
     """Longest time for a constructor before create or update gives up, seconds. Ours."""
 
+    logging_config: LoggingConfig | None = None
+    """How this backend's records are written; what is not set in it is as the instance has it.
+    Ours, not 1.3.0's."""
+
     @model_validator(mode="after")
     def _fill_concurrency(self) -> Self:
         if self.max_concurrent_queries is None:
@@ -96,8 +102,11 @@ class BackendConfig(BaseModel):
         return config
 
     def merge(self, change: BackendConfig) -> BackendConfig:
-        """This configuration with the fields that were set in `change`."""
-        return BackendConfig(**(_set_fields(self) | _set_fields(change)))
+        """This configuration with the fields that were set in `change`; logging field by field."""
+        fields = _set_fields(self) | _set_fields(change)
+        if self.logging_config is not None and change.logging_config is not None:
+            fields["logging_config"] = change.logging_config.over(self.logging_config)
+        return BackendConfig(**fields)
 
     def _set_default_concurrency(self, is_blocking: bool) -> None:
         # Written past pydantic: a default that was worked out must not count as set by the user.
@@ -164,6 +173,20 @@ def parse_config(config: BackendConfig | dict[str, Any] | None, name: str) -> Ba
     raise TypeError(
         f"{name} must be a BackendConfig or dictionary. Got {type(config).__name__}: {config!r}. "
         f"Example: {name}={{'num_replicas': 2}}."
+    )
+
+
+def parse_logging_config(config: LoggingConfig | dict[str, Any] | None) -> LoggingConfig:
+    """A LoggingConfig from what the user gave. Raises as `parse_config` does."""
+    if config is None:
+        return LoggingConfig()
+    if isinstance(config, LoggingConfig):
+        return config
+    if isinstance(config, dict):
+        return LoggingConfig(**config)
+    raise TypeError(
+        f"logging_config must be LoggingConfig or a dictionary. Got {type(config).__name__}. "
+        "Example: logging_config={'level': 'DEBUG'}."
     )
 
 

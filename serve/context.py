@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from observability.instrument.context import RequestContext, request_context
 from serve.errors import RayServeException
 
 
@@ -52,6 +53,25 @@ def get_current_backend_tag() -> str:
 def get_current_replica_tag() -> str:
     """The replica tag of who calls this (Ray Serve 1.2). Raises as `get_replica_context` does."""
     return _require("serve.get_current_replica_tag()").replica_tag
+
+
+def get_request_context() -> RequestContext:
+    """The request that the caller works for: its id, endpoint, route and trace id.
+
+    It follows asyncio tasks and handler threads; threads of one's own need `serve.carry_context`.
+
+    Raises:
+        RayServeException: called outside a request: in a constructor, in a driver, or in a thread
+            that was started without its context.
+    """
+    context = request_context.get()
+    if context is None:
+        raise RayServeException(
+            "`serve.get_request_context()` may only be called while a request is served. Call it "
+            "in a handler; for a thread that a handler starts, wrap the thread's function: "
+            "threading.Thread(target=serve.carry_context(work))."
+        )
+    return context
 
 
 def _require(caller: str) -> ReplicaContext:

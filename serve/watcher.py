@@ -55,6 +55,7 @@ class Watcher:
             self._more.clear()
             more = asyncio.ensure_future(self._more.wait())
             poll = asyncio.ensure_future(self._ask(dict(self._applied), POLL_S))
+            poll.add_done_callback(_see)
             try:
                 await asyncio.wait({more, poll}, return_when=asyncio.FIRST_COMPLETED)
                 if poll.done():
@@ -79,6 +80,12 @@ class Watcher:
             if stamp != self._applied.get(key, NEVER):
                 await self._apply(key, value)
                 self._applied[key] = stamp
+
+
+def _see(poll: asyncio.Future[Update]) -> None:
+    """A poll that is given up may still fail; asyncio complains of an error that nobody saw."""
+    if not poll.cancelled():
+        poll.exception()
 
 
 async def _result(reference: Any) -> Update:

@@ -48,9 +48,10 @@ FUNCTIONS = {
     "In a backend": [
         *("accept_batch", "batch", "ingress", "get_replica_context"),
         *("get_current_backend_tag", "get_current_replica_tag"),
+        *("get_request_context", "carry_context"),
     ],
 }
-OPTIONS = ["BackendConfig", "HTTPOptions"]
+OPTIONS = ["BackendConfig", "HTTPOptions", "LoggingConfig"]
 CLASSES: dict[str, tuple[type, list[str]]] = {
     "RayServeSyncHandle": (RayServeSyncHandle, ["remote", "call", "options"]),
     "RayServeHandle": (RayServeHandle, ["remote", "call", "options"]),
@@ -58,6 +59,7 @@ CLASSES: dict[str, tuple[type, list[str]]] = {
     "ServeRequest": (serve.ServeRequest, ["data", "body", "json", "form"]),
     "HTTPRequest": (serve.HTTPRequest, ["data"]),
     "ReplicaContext": (serve.ReplicaContext, []),
+    "RequestContext": (serve.RequestContext, []),
     "Client": (serve.Client, []),
 }
 ERRORS = [

@@ -16,6 +16,10 @@ from dataclasses import replace
 
 import ray
 
+from observability.fields import Component
+from observability.instrument.capture import Capture, install
+from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.segments import SegmentWriter
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
@@ -27,6 +31,7 @@ from serve.controller.publish import INGRESS_KEY, publish
 from serve.controller.reconcile import reconcile, replicas_of
 from serve.controller.world import World
 from serve.errors import BackendStartError, RayServeException
+from serve.session import segment_folder
 from serve.status import Status
 
 logger = logging.getLogger("ray.serve")
@@ -51,6 +56,7 @@ class Controller:
         self._checkpoint = Checkpoint(name)
         stored = self._checkpoint.read()
         self._goal = initial if stored is None else stored
+        self._capture = _capture_records(self._goal.logging)
         if stored is None:
             self._checkpoint.write(initial)
         self._world = World()
@@ -199,6 +205,7 @@ class Controller:
         self._checkpoint.delete()
         await self._executor.stop_everything()
         self._loop_task.cancel()
+        await asyncio.to_thread(self._capture.close)
 
     # The control loop.
 
@@ -308,6 +315,16 @@ class Controller:
         if location is DeploymentMode.NoServer:
             return 0
         return 1 if location is DeploymentMode.HeadOnly else len(observed.node_ids)
+
+
+def _capture_records(config: LoggingConfig) -> Capture:
+    static = {
+        "component": Component.CONTROLLER.value,
+        "node": ray.util.get_node_ip_address(),
+        "pid": os.getpid(),
+    }
+    writer = SegmentWriter(segment_folder(), "controller", config.retention)
+    return install(writer, static, config, streams=False)
 
 
 def _listener(node_id: str) -> str:

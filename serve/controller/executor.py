@@ -147,6 +147,7 @@ class Executor:
             backend.version,
             goal.http.middlewares,
             goal.secret,
+            goal.logging,
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from observability.instrument.logging_config import LoggingConfig
 from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.traffic import TrafficPolicy
 
@@ -58,6 +59,7 @@ class Goal:
     is_detached: bool = False
     backends: dict[str, BackendGoal] = field(default_factory=dict)
     endpoints: dict[str, EndpointGoal] = field(default_factory=dict)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
 
 
 def create_backend(goal: Goal, backend: BackendGoal) -> Goal:

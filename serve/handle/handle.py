@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -119,6 +120,9 @@ class _Handle:
             options.http_method,
             options.shard_key,
             options.http_headers or None,
+            "" if context is None else context.refer(),
+            "" if context is None else context.trace_id,
+            time.time_ns() // 1000,
         )
 
     def _get_registry(self) -> Registry:

@@ -78,7 +78,8 @@ class Registry:
             ) from None
         self._controller_name = controller_name
         self.is_closed = False
-        self._secret: bytes = ray.get(controller.secret.remote(), timeout=FIRST_VALUE_S)
+        # Not ray.get: in an async actor, where this waits once for a moment, Ray would warn of it.
+        self._secret: bytes = controller.secret.remote().future().result(FIRST_VALUE_S)
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._thread: LoopThread = get_loop_thread()
         self._values: dict[str, EndpointTargets | None] = {}

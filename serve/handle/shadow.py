@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from observability.instrument.context import request_context
 from serve.call import CALL_METHOD_HEADER, Call
@@ -23,7 +24,17 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
     context = request_context.get()
     request_id = make_request_id() if context is None else context.request_id
     method = request.headers.get(CALL_METHOD_HEADER, "__call__")
-    call = Call(request, {}, method, endpoint, request_id, request.method)
+    call = Call(
+        request,
+        {},
+        method,
+        endpoint,
+        request_id,
+        request.method,
+        parent_id="" if context is None else context.refer(),
+        trace_id="" if context is None else context.trace_id,
+        sent_us=time.time_ns() // 1000,
+    )
     task = asyncio.get_running_loop().create_task(_send(controller_name, backend_tags, call))
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)

@@ -19,8 +19,10 @@ from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import until_owner_gone
 from serve.records import ReplicaAddress
 from serve.replica.callable import describe_failure
+from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica, ReplicaSpec
 from serve.request import HTTPRequest
+from serve.session import segment_folder
 
 logger = logging.getLogger("ray.serve")
 
@@ -57,19 +59,28 @@ class ReplicaActor:
     """One replica's actor. The methods are the controller's, but for `handle_call`."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
+        host = ray.util.get_node_ip_address()
+        self._records = ReplicaRecords(
+            segment_folder(),
+            spec.backend_tag,
+            spec.replica_tag,
+            host,
+            spec.logging_of(spec.config),
+        )
         runtime = ray.get_runtime_context()
         controller = ray.get_actor(spec.controller_name, namespace=NAMESPACE)
         placed = controller.replica_placed.remote(spec.replica_tag)
         # Seen through, if the controller is there: a constructor that ends the process would take
         # it along.
         with contextlib.suppress(RayError, asyncio.TimeoutError):
-            await asyncio.wait_for(placed.as_future(), PLACED_S)
+            await asyncio.wait_for(asyncio.wrap_future(placed.future()), PLACED_S)
         self._replica = Replica(
             spec,
-            ray.util.get_node_ip_address(),
+            host,
             runtime.get_node_id(),
             replica_actor_name(spec.controller_name, spec.replica_tag),
             self._send_shadow,
+            self._records,
         )
         self._outcome = await self._start()
         self._owner_watch = asyncio.get_running_loop().create_task(
@@ -92,7 +103,10 @@ class ReplicaActor:
 
         The second value is what the caller holds to know that the call is done.
         """
-        return await self._replica.execute(unpack_call(packed, *rest)), None
+        try:
+            return await self._replica.execute(unpack_call(packed, *rest), "remote"), None
+        finally:
+            self._records.trail.flush()  # before the answer leaves
 
     async def reconfigure(self, config: BackendConfig, version: int) -> Failed | None:
         """Take a changed configuration, or say why not."""
@@ -110,6 +124,7 @@ class ReplicaActor:
         """Close everything."""
         self._owner_watch.cancel()
         await self._replica.stop()
+        await asyncio.to_thread(self._records.close)
 
     async def _start(self) -> ReplicaAddress | str:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""

@@ -24,13 +24,14 @@ from serve.replica.answers import encode_answer
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
+from serve.replica.reply import Headers, Reply, describe_error
+from serve.replica.trail import ReplicaTrail
 from serve.request import HTTPRequest, cross_loop_receive
 
 logger = logging.getLogger("ray.serve")
 
 _METHOD_HEADER = b"x-serve-call-method"
 _SHADOW_HEADER = b"x-serve-shadow"
-_Headers = list[tuple[bytes, bytes]]
 
 Shadow = Callable[[str, list[str], HTTPRequest], None]
 """Sends copies of a request: (endpoint, backend tags, request with its body read)."""
@@ -45,6 +46,7 @@ class HTTPEntry:
         tags: (backend tag, replica tag).
         middlewares: `starlette.middleware.Middleware` objects, outermost first.
         shadow: sends copies to shadow backends.
+        trail: hears of each request's end.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class HTTPEntry:
         tags: tuple[str, str],
         middlewares: list[Any],
         shadow: Shadow,
+        trail: ReplicaTrail,
     ) -> None:
         self._user = user
         self._gate = gate
         self._shadow = shadow
-        self._tag_headers: _Headers = [
+        self._trail = trail
+        self._tag_headers: Headers = [
             (b"x-serve-backend", tags[0].encode()),
             (b"x-serve-replica", tags[1].encode()),
         ]
@@ -72,21 +76,30 @@ class HTTPEntry:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        _fill_scope(scope, headers)
-        reply = Reply(send, self._tag_headers)
-        if not self._gate.try_enter():
-            try:
-                await self._gate.wait()
-            except QueueTimeoutError as error:
-                await reply.refuse(scope["type"], 503, str(error))
-                return
+        reply = Reply(send, self._tag_headers, scope, _fill_scope(scope, headers), self._trail)
         try:
-            if scope["type"] == "http":
-                await self._serve_http(scope, receive, reply, headers)
-            else:
-                await self._inner(scope, receive, reply.send)
+            if not self._gate.try_enter() and not await self._wait(reply):
+                return
+            try:
+                reply.begin(headers.get(b"x-serve-start"))
+                if scope["type"] == "http":
+                    await self._serve_http(scope, receive, reply, headers)
+                else:
+                    await self._inner(scope, receive, reply.send)
+            finally:
+                self._gate.leave()
         finally:
-            self._gate.leave()
+            reply.end()
+
+    async def _wait(self, reply: Reply) -> bool:
+        """Wait for one's turn; False when it did not come, and the client knows."""
+        try:
+            await self._gate.wait()
+        except QueueTimeoutError as error:
+            reply.error = "queue_timeout"
+            await reply.refuse(503, str(error))
+            return False
+        return True
 
     async def _serve_http(
         self, scope: Scope, receive: Receive, reply: Reply, headers: dict[bytes, bytes]
@@ -102,11 +115,12 @@ class HTTPEntry:
         except asyncio.CancelledError:
             if not inbox.is_disconnected:
                 raise  # the replica is stopping: not the client's doing
-        except Exception:
+        except Exception as error:
+            reply.error = describe_error(error)
             if reply.is_started:
                 raise  # the answer is incomplete: the server logs it and cuts the connection
             logger.exception("Request %s %s failed", scope["method"], scope["path"])
-            await reply.refuse("http", 500, "Internal Server Error")
+            await reply.refuse(500, "Internal Server Error")
         finally:
             inbox.close()
 
@@ -137,47 +151,6 @@ class HTTPEntry:
         return replay
 
 
-class Reply:
-    """ASGI's `send` for one request: adds the tags and remembers whether the answer has begun."""
-
-    __slots__ = ("_send", "_tag_headers", "inbox", "is_started")
-
-    def __init__(self, send: Send, tag_headers: _Headers) -> None:
-        self._send = send
-        self._tag_headers = tag_headers
-        self.inbox: Inbox | None = None
-        self.is_started = False
-
-    async def send(self, message: Message) -> None:
-        """Send one message on; before the last one the inbox is closed.
-
-        A background task of the answer outlives its client.
-        """
-        kind = message["type"]
-        if kind == "http.response.body":
-            if self.inbox is not None and not message.get("more_body"):
-                self.inbox.close()
-        elif kind in ("http.response.start", "websocket.accept"):
-            self.is_started = True
-            message["headers"] = [*message.get("headers", ()), *self._tag_headers]
-        await self._send(message)
-
-    async def refuse(self, kind: str, status: int, text: str) -> None:
-        """Answer with an error of Tagtrail's own. `kind` is the scope's type."""
-        if kind == "websocket":
-            await self._send({"type": "websocket.close", "code": 1013, "reason": text[:120]})
-            return
-        body = text.encode()
-        headers: _Headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-        ]
-        if status == 503:
-            headers.append((b"retry-after", b"1"))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
-
-
 @dataclass(frozen=True, slots=True)
 class RouteFacts:
     """What a replica needs of a route, worked out once."""
@@ -196,20 +169,19 @@ def _route_facts(endpoint: bytes, route: bytes, is_mount: bool) -> RouteFacts:
     return RouteFacts(endpoint.decode(), text, root_path, pattern)
 
 
-def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Put what HAProxy knows of the request where handlers look for it."""
+def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> RequestContext:
+    """Put what HAProxy knows of the request where handlers look for it; the request's context."""
     get = headers.get
     facts = _route_facts(
         get(b"x-serve-endpoint", b""), get(b"x-serve-route", b""), b"x-serve-mount" in headers
     )
     request_id = get(b"x-request-id")
-    request_context.set(
-        RequestContext(
-            request_id.decode("latin-1") if request_id else make_request_id(),
-            facts.endpoint,
-            facts.route,
-        )
+    context = RequestContext(
+        request_id.decode("latin-1") if request_id else make_request_id(),
+        facts.endpoint,
+        facts.route,
     )
+    request_context.set(context)
     scope["serve_endpoint"] = facts.endpoint
     if facts.root_path is not None:
         scope["root_path"] = facts.root_path
@@ -224,3 +196,4 @@ def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> None:
         if b"," in forwarded:  # HAProxy's is the last
             forwarded = forwarded.rpartition(b",")[2].strip()
         scope["client"] = (forwarded.decode("latin-1"), 0)
+    return context

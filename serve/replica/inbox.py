@@ -64,6 +64,7 @@ class Inbox:
         "_room",
         "_task",
         "_watch",
+        "bytes_in",
         "is_disconnected",
     )
 
@@ -77,6 +78,7 @@ class Inbox:
         self._arrived: asyncio.Event | None = None  # made with the watch: most requests need none
         self._reader: asyncio.Task[None] | None = None
         self.is_disconnected = False
+        self.bytes_in = 0
         watch.add(self)
 
     async def receive(self) -> Message:
@@ -84,14 +86,14 @@ class Inbox:
         if self._arrived is None:
             self._readers += 1
             try:
-                return await self._receive()
+                return self._count(await self._receive())
             finally:
                 self._readers -= 1
         while not self._ahead:
             if self.is_disconnected:
                 return {"type": "http.disconnect"}
             if self._reader is None:
-                return await self._receive()
+                return self._count(await self._receive())
             self._arrived.clear()
             await self._arrived.wait()
         message = self._ahead.popleft()
@@ -121,6 +123,11 @@ class Inbox:
         if self._arrived is not None:
             self._arrived.set()
 
+    def _count(self, message: Message) -> Message:
+        if "body" in message:
+            self.bytes_in += len(message["body"])
+        return message
+
     async def _read_ahead(self, arrived: asyncio.Event) -> None:
         # The only one who reads from the server now. No lock: it waits here while the handler takes
         # what has arrived.
@@ -132,7 +139,7 @@ class Inbox:
                 if self._task is not None:
                     self._task.cancel()
                 return
-            self._ahead.append(message)
+            self._ahead.append(self._count(message))
             self._ahead_bytes += len(message.get("body", b""))
             arrived.set()
             while self._ahead_bytes > READ_AHEAD_BYTES:

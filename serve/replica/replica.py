@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Message
 
 from observability.instrument.context import RequestContext, request_context
+from observability.instrument.logging_config import LoggingConfig
 from serve.call import Call
 from serve.config import BackendConfig, Traits
 from serve.context import ReplicaContext, set_replica_context
@@ -20,8 +21,10 @@ from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
+from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
 from serve.replica.threads import HandlerThreads
+from serve.replica.visit import CallVisit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
 from serve.transport.server import CallServer
 
@@ -42,6 +45,7 @@ class ReplicaSpec:
         config_version: that configuration's version.
         middlewares: from HTTPOptions.
         secret: whoever calls must hold it.
+        logging: the instance's; the backend's own goes before it.
     """
 
     controller_name: str
@@ -53,6 +57,12 @@ class ReplicaSpec:
     config_version: int
     middlewares: list[Any]
     secret: bytes
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def logging_of(self, config: BackendConfig) -> LoggingConfig:
+        """How records are written under a configuration of the backend."""
+        own = config.logging_config
+        return self.logging if own is None else own.over(self.logging)
 
 
 class Replica:
@@ -64,10 +74,17 @@ class Replica:
         node_id: Ray's id of this node, hexadecimal.
         actor_name: name of this actor.
         shadow: sends copies of requests to shadow backends.
+        records: of this process.
     """
 
     def __init__(
-        self, spec: ReplicaSpec, host: str, node_id: str, actor_name: str, shadow: Shadow
+        self,
+        spec: ReplicaSpec,
+        host: str,
+        node_id: str,
+        actor_name: str,
+        shadow: Shadow,
+        records: ReplicaRecords,
     ) -> None:
         self.spec = spec
         self.config_version = spec.config_version
@@ -75,7 +92,9 @@ class Replica:
         self._node_id = node_id
         self._actor_name = actor_name
         self._shadow = shadow
-        self._threads = HandlerThreads(spec.config.handler_threads, spec.replica_tag)
+        self._records = records
+        self._trail = records.trail
+        self._threads = HandlerThreads(spec.config.handler_threads)
         self._gate = Gate(
             spec.config.max_concurrent_queries or 1,
             spec.config.queue_timeout_s,
@@ -102,31 +121,54 @@ class Replica:
         traits = inspect_target(definition.target, definition.init_args)
         self._user = UserCallable(spec.backend_tag, definition, traits, spec.config, self._threads)
         await self._user.build()
+        self._records.attach()  # the user's code may have cleared the loggers
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
         return await self._listen()
 
-    async def execute(self, call: Call) -> Any:
-        """Run one call that came through a handle. Raises what the user's code raises."""
-        request_context.set(RequestContext(call.request_id, call.endpoint))
-        if not self._gate.try_enter():
-            await self._gate.wait()
+    async def execute(self, call: Call, way: str) -> Any:
+        """Run one call that came through a handle. Raises what the user's code raises.
+
+        Args:
+            call: the call.
+            way: `call` or `remote`, for its record.
+        """
+        context = RequestContext(
+            call.request_id, call.endpoint, "", call.trace_id, "", call.parent_id
+        )
+        request_context.set(context)
+        is_shadow = isinstance(call.data, HTTPRequest)
+        visit = CallVisit(self._trail, context, call, "shadow" if is_shadow else way)
         try:
-            if isinstance(call.data, HTTPRequest) and self._user.asgi_app is not None:
-                await self._run_app(call.data)
-                return None
-            method = self._user.find(call.method)
-            request: object = call.data
-            if not isinstance(request, HTTPRequest):
-                request = ServeRequest(call)
-            return await self._user.run(call.method, method, request)
+            if not self._gate.try_enter():
+                await self._gate.wait()
+            try:
+                visit.begin()
+                return await self._run(call)
+            finally:
+                self._gate.leave()
+        except BaseException as error:
+            visit.fail(error)
+            raise
         finally:
-            self._gate.leave()
+            visit.end()
+
+    async def _run(self, call: Call) -> Any:
+        if isinstance(call.data, HTTPRequest) and self._user.asgi_app is not None:
+            await self._run_app(call.data)
+            return None
+        method = self._user.find(call.method)
+        request: object = call.data
+        if not isinstance(request, HTTPRequest):
+            request = ServeRequest(call)
+        return await self._user.run(call.method, method, request)
 
     async def reconfigure(self, config: BackendConfig, version: int) -> None:
         """Take a changed configuration. Raises what the user's `reconfigure` raises."""
+        self._records.configure(self.spec.logging_of(config))
         await self._user.reconfigure(config)
+        self._records.attach()  # the user's code may have cleared the loggers
         self._gate.resize(config.max_concurrent_queries or 1, config.queue_timeout_s)
         self.config_version = version
 
@@ -158,10 +200,13 @@ class Replica:
     async def _listen(self) -> ReplicaAddress:
         spec = self.spec
         tags = (spec.backend_tag, spec.replica_tag)
-        entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow)
-        self._http = HTTPServer(entry, self._host, self._app_state())
+        entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow, self._trail)
+        flush = self._trail.flush
+        self._http = HTTPServer(entry, self._host, self._app_state(), flush)
         await self._http.start()
-        self._calls = CallServer(self._execute_message, spec.secret, replica_tag=spec.replica_tag)
+        self._calls = CallServer(
+            self._execute_message, spec.secret, replica_tag=spec.replica_tag, before_write=flush
+        )
         bound = await self._calls.start(self._host)
         return ReplicaAddress(
             spec.replica_tag,
@@ -174,7 +219,7 @@ class Replica:
         )
 
     def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:
-        return self.execute(Call(*message))
+        return self.execute(Call(*message), "call")
 
     async def _run_app(self, request: HTTPRequest) -> None:
         """Run the application for a copy of a request; its answer goes nowhere."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -22,17 +24,25 @@ class HTTPServer:
         app: the application.
         host: address to listen on.
         state: what the application's start-up left behind; each request gets a copy. None: nothing.
+        before_write: called before anything is sent: what must be in a file by then is written.
     """
 
-    def __init__(self, app: ASGIApp, host: str, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        state: dict[str, Any] | None = None,
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
         self._socket = _listen(host)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
-            http=JoiningProtocol,
+            http=functools.partial(JoiningProtocol, before_write=before_write),  # type: ignore[arg-type]
             ws="websockets-sansio",
             lifespan="off",
             log_config=None,
+            log_level="warning",  # that a server started is told by Tagtrail itself
             access_log=False,
             proxy_headers=False,
             server_header=False,

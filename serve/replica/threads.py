@@ -14,6 +14,8 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
+THREAD_NAME = "handler"
+
 _Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
@@ -22,12 +24,10 @@ class HandlerThreads:
 
     Args:
         count: threads.
-        name: their name's beginning.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int) -> None:
         self._count = 0
-        self._name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_woken = False
@@ -37,7 +37,7 @@ class HandlerThreads:
     def resize(self, count: int) -> None:
         """Have that many threads; those too many end after what they do now."""
         for _ in range(self._count, count):
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
             thread.start()
         for _ in range(count, self._count):
             self._jobs.put(None)

@@ -37,6 +37,7 @@ class ServedConnection(FrameStream):
         max_running: how many calls of this connection run at once.
         on_idle: called when nothing runs any more and the connection is draining or lost.
         logger: hears of a client that breaks the protocol.
+        before_write: called before anything is sent.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class ServedConnection(FrameStream):
         max_running: int,
         on_idle: Callable[[ServedConnection], None],
         logger: logging.Logger,
+        before_write: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(loop)
+        super().__init__(loop, before_write)
         self._handler = handler
         self._max_running = max_running
         self._on_idle = on_idle

@@ -9,7 +9,7 @@ import secrets
 import socket
 import struct
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from serve.transport.auth import AuthError
@@ -46,6 +46,7 @@ class CallServer:
         replica_tag: whose socket it is; clients that look for another one go away. "": anybody's.
         max_running: how many calls of one connection run at once; more wait.
         logger: for strangers and broken connections; default `ray.serve`.
+        before_write: called before anything is sent.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class CallServer:
         replica_tag: str = "",
         max_running: int = DEFAULT_MAX_RUNNING,
         logger: logging.Logger | None = None,
+        before_write: Callable[[], None] | None = None,
     ) -> None:
         if not secret:
             raise ValueError("CallServer needs a secret: an empty one would admit everybody.")
@@ -63,6 +65,7 @@ class CallServer:
         self._secret = secret
         self._replica_tag = replica_tag
         self._max_running = max_running
+        self._before_write = before_write
         self._logger = logger or logging.getLogger("ray.serve")
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()  # accept loops and handshakes
@@ -150,7 +153,12 @@ class CallServer:
 
     def _new_connection(self) -> ServedConnection:
         connection = ServedConnection(
-            asyncio.get_running_loop(), self._handler, self._max_running, self._gone, self._logger
+            asyncio.get_running_loop(),
+            self._handler,
+            self._max_running,
+            self._gone,
+            self._logger,
+            self._before_write,
         )
         self._connections.add(connection)
         return connection

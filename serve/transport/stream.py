@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import cast
 
 from serve.transport.frames import Encoder, FrameError, Piece
@@ -17,11 +18,19 @@ _SOCKET_BUFFER_BYTES = 512 * 1024
 
 
 class FrameStream(FrameReader, asyncio.BufferedProtocol):
-    """One end of an authenticated connection; bound to the loop that runs it."""
+    """One end of an authenticated connection; bound to the loop that runs it.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        loop: the loop.
+        before_write: called before anything is sent.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, before_write: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self.loop = loop
+        self._before_write = before_write
         self.encoder = Encoder()
         self.gone: asyncio.Future[None] = loop.create_future()  # done once the socket is closed
         self.writing_paused = False
@@ -55,6 +64,8 @@ class FrameStream(FrameReader, asyncio.BufferedProtocol):
         pieces, self._unsent = self._unsent, []
         if self._transport.is_closing():
             return
+        if self._before_write is not None:
+            self._before_write()
         if len(pieces) == 1:
             self._transport.write(pieces[0])
             return

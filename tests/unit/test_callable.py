@@ -25,7 +25,7 @@ async def make() -> AsyncIterator[Make]:
     made: list[HandlerThreads] = []
 
     async def build(target: Any, *init_args: Any, **options: Any) -> UserCallable:
-        made.append(HandlerThreads(1, "handler"))
+        made.append(HandlerThreads(1))
         traits = inspect_target(target, init_args)
         config = BackendConfig(**options)
         user = UserCallable("b", Definition(target, init_args), traits, config, made[-1])

@@ -35,6 +35,7 @@ BLOCKING = Traits("handler")
         ("handler_threads", 1),
         ("placement_timeout_s", 60.0),
         ("startup_timeout_s", 600.0),
+        ("logging_config", None),
     ],
 )
 def test_a_backend_option_has_its_documented_default(name: str, default: object) -> None:
@@ -42,7 +43,7 @@ def test_a_backend_option_has_its_documented_default(name: str, default: object)
 
 
 def test_no_backend_option_escapes_the_table_of_defaults() -> None:
-    assert len(BackendConfig.model_fields) == 12
+    assert len(BackendConfig.model_fields) == 13
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from observability.instrument.context import request_context
+from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.retention import Retention
+from observability.instrument.segments import SegmentWriter
 from serve.config import BackendConfig
 from serve.definition import Definition, inspect_target
 from serve.ids import is_request_id
@@ -26,7 +30,9 @@ from serve.replica import inbox
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.http import HTTPEntry
+from serve.replica.metrics import ReplicaMetrics
 from serve.replica.threads import HandlerThreads
+from serve.replica.trail import ReplicaTrail
 from serve.request import HTTPRequest
 
 Shadows = list[tuple[str, list[str], HTTPRequest]]
@@ -112,7 +118,7 @@ Make = Callable[..., Awaitable[Replica]]
 
 
 @pytest.fixture
-async def make() -> AsyncIterator[Make]:
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
     """Makes a replica's HTTP entry around a callable."""
     made: list[HandlerThreads] = []
 
@@ -123,13 +129,15 @@ async def make() -> AsyncIterator[Make]:
         limit: int = 8,
         queue_timeout_s: float = 5,
     ) -> Replica:
-        threads = HandlerThreads(1, "model#abcdef")
+        threads = HandlerThreads(1)
         made.append(threads)
         traits = inspect_target(target, init_args)
         user = UserCallable(
             "model", Definition(target, init_args), traits, BackendConfig(), threads
         )
         await user.build()
+        writer = SegmentWriter(str(tmp_path), "replica_model#abcdef", Retention())
+        metrics = ReplicaMetrics("model", "model#abcdef")
         gate, shadows = Gate(limit, queue_timeout_s, "Replica 'model#abcdef'"), Shadows()
         entry = HTTPEntry(
             user,
@@ -137,6 +145,7 @@ async def make() -> AsyncIterator[Make]:
             ("model", "model#abcdef"),
             middlewares or [],
             lambda *copy: shadows.append(copy),
+            ReplicaTrail(writer, {"component": "serve"}, metrics, LoggingConfig()),
         )
         return Replica(entry, gate, shadows)
 

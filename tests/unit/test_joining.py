@@ -28,7 +28,25 @@ class Recorder:
 
 
 def joining(recorder: Recorder) -> JoiningTransport:
-    return JoiningTransport(recorder, asyncio.get_running_loop())  # type: ignore[arg-type]
+    return JoiningTransport(
+        recorder,  # type: ignore[arg-type]
+        asyncio.get_running_loop(),
+        lambda: None,
+    )
+
+
+async def test_before_anything_is_sent_what_must_be_written_is() -> None:
+    recorder = Recorder()
+    sent_before: list[int] = []
+    transport = JoiningTransport(
+        recorder,  # type: ignore[arg-type]
+        asyncio.get_running_loop(),
+        lambda: sent_before.append(len(recorder.writes)),
+    )
+    transport.write(b"small")
+    await asyncio.sleep(0)
+    transport.write(b"x" * JOIN_BYTES)
+    assert (sent_before, len(recorder.writes)) == ([0, 1], 2)
 
 
 async def test_writes_of_one_iteration_are_one_write() -> None:

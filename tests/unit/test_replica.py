@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from observability.instrument.logging_config import LoggingConfig
 from serve.call import Call
 from serve.config import BackendConfig
 from serve.context import get_replica_context, set_replica_context
 from serve.definition import Definition, inspect_target
 from serve.errors import QueueTimeoutError
 from serve.records import ReplicaAddress
+from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica, ReplicaSpec
 
 Start = Callable[..., Awaitable[tuple[Replica, ReplicaAddress]]]
@@ -31,16 +34,17 @@ async def import_target() -> str:
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts replicas on this machine; they are stopped with the test."""
     started: list[Replica] = []
+    records = ReplicaRecords(str(tmp_path), "b", "b#abcdef", "127.0.0.1", LoggingConfig())
 
     async def start_replica(target: Any, *init_args: Any, **options: Any) -> Any:
         traits = inspect_target(target, init_args)
         config = BackendConfig(**options).resolve(traits)
         packed = Definition(target, init_args).pack()
         spec = ReplicaSpec("c", "b#abcdef", "b", packed, traits, config, 1, [], b"secret" * 6)
-        replica = Replica(spec, "127.0.0.1", "node", "c:b#abcdef", lambda *copy: None)
+        replica = Replica(spec, "127.0.0.1", "node", "c:b#abcdef", lambda *copy: None, records)
         address = await replica.start()
         started.append(replica)
         return replica, address
@@ -48,6 +52,7 @@ async def start() -> AsyncIterator[Start]:
     yield start_replica
     for replica in started:
         await replica.stop()
+    records.close()
     set_replica_context(None)
 
 
@@ -63,7 +68,7 @@ async def get(address: ReplicaAddress, path: str = "/") -> httpx.Response:
 async def test_a_replica_answers_over_http_and_over_calls(start: Start) -> None:
     replica, address = await start(lambda request: "hello")
     assert (await get(address)).text == "hello"
-    assert await replica.execute(call()) == "hello"
+    assert await replica.execute(call(), "call") == "hello"
 
 
 async def test_a_replica_says_where_it_is_reached(start: Start) -> None:
@@ -83,12 +88,12 @@ async def test_a_constructor_knows_its_replica(start: Start) -> None:
             return self.tag
 
     replica, _ = await start(Model)
-    assert await replica.execute(call()) == "b#abcdef"
+    assert await replica.execute(call(), "call") == "b#abcdef"
 
 
 async def test_an_import_path_is_run_as_what_it_turns_out_to_be(start: Start) -> None:
     replica, address = await start(f"{__name__}.import_target")
-    assert await replica.execute(call()) == "imported"
+    assert await replica.execute(call(), "call") == "imported"
     assert (await get(address)).text == "imported"
 
 
@@ -99,7 +104,7 @@ async def test_a_calls_data_and_method_reach_the_handler(start: Start) -> None:
             return doubled
 
     replica, _ = await start(Model)
-    assert await replica.execute(call(21, "double")) == 42
+    assert await replica.execute(call(21, "double"), "call") == 42
 
 
 async def test_an_application_starts_before_requests_come_and_hands_them_its_state(
@@ -122,10 +127,10 @@ async def test_a_reconfigured_replica_has_the_new_version_and_limit(start: Start
     await replica.reconfigure(BackendConfig(max_concurrent_queries=1, queue_timeout_s=0.01), 7)
     assert replica.config_version == 7
     let_go = asyncio.Event()
-    running = asyncio.ensure_future(replica.execute(call(let_go)))
+    running = asyncio.ensure_future(replica.execute(call(let_go), "call"))
     await asyncio.sleep(0)
     with pytest.raises(QueueTimeoutError, match="1 of 1"):
-        await replica.execute(call(let_go))
+        await replica.execute(call(let_go), "call")
     let_go.set()
     await running
 
@@ -147,7 +152,7 @@ class Held:
 async def test_a_drain_waits_for_calls_that_run(start: Start) -> None:
     replica, _ = await start(Held)
     let_go = asyncio.Event()
-    running = asyncio.ensure_future(replica.execute(call(let_go)))
+    running = asyncio.ensure_future(replica.execute(call(let_go), "call"))
     draining = asyncio.ensure_future(replica.drain(0.001, 60))
     await asyncio.sleep(0.03)
     assert not draining.done()
@@ -159,7 +164,7 @@ async def test_a_drain_waits_for_calls_that_run(start: Start) -> None:
 async def test_a_drain_gives_up_after_its_time(start: Start) -> None:
     replica, _ = await start(Held)
     let_go = asyncio.Event()
-    running = asyncio.ensure_future(replica.execute(call(let_go)))
+    running = asyncio.ensure_future(replica.execute(call(let_go), "call"))
     await asyncio.sleep(0)
     assert await replica.drain(0.001, 0.02) is False
     let_go.set()

@@ -22,7 +22,7 @@ async def make() -> AsyncIterator[Callable[[int], HandlerThreads]]:
     made: list[HandlerThreads] = []
 
     def make_threads(count: int) -> HandlerThreads:
-        made.append(HandlerThreads(count, "a#1"))
+        made.append(HandlerThreads(count))
         return made[-1]
 
     yield make_threads
@@ -33,11 +33,11 @@ async def make() -> AsyncIterator[Callable[[int], HandlerThreads]]:
 Make = Callable[[int], HandlerThreads]
 
 
-async def test_a_function_runs_in_another_thread_of_the_given_name(make: Make) -> None:
+async def test_a_function_runs_in_another_thread_named_for_what_it_does(make: Make) -> None:
     thread = await make(1).run(threading.current_thread)
     assert (thread is threading.current_thread(), thread.name, thread.daemon) == (
         False,
-        "a#1",
+        "handler",
         True,
     )
 

@@ -1,0 +1,164 @@
+"""The vocabulary of the trail: every field of a record, written once.
+
+Code, agent configurations, dashboards, the docs' table and the contract tests derive from it or are
+checked against it. A record is one JSON object in one line of a segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Role(str, Enum):
+    """What a log store does with a field."""
+
+    LABEL = "label"
+    """Few values, known beforehand: it selects streams."""
+
+    METADATA = "metadata"
+    """Many values: searched for, but never a label."""
+
+    BODY = "body"
+    """Part of the line only."""
+
+
+class Kind(str, Enum):
+    """What a record tells."""
+
+    LOG = "log"
+    """Something was said: by user code, a library, Python, or Tagtrail itself."""
+
+    ACCESS = "access"
+    """A request ended."""
+
+
+class Component(str, Enum):
+    """Which part of the system wrote a record. `serve` is a replica: the seed's word for it."""
+
+    SERVE = "serve"
+    INGRESS = "ingress"
+    CONTROLLER = "controller"
+
+
+BOTH = (Kind.LOG, Kind.ACCESS)
+LOG = (Kind.LOG,)
+ACCESS = (Kind.ACCESS,)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field.
+
+    Attributes:
+        name: its key in the JSON object.
+        type: JSON type: string, integer, number, object.
+        kinds: the kinds of record that have it. A field without a value is left out of a record.
+        role: what a log store does with it.
+        meaning: for people, with the unit.
+    """
+
+    name: str
+    type: str
+    kinds: tuple[Kind, ...]
+    role: Role
+    meaning: str
+
+
+FIELDS: tuple[Field, ...] = (
+    Field(
+        "time",
+        "string",
+        BOTH,
+        Role.BODY,
+        "RFC 3339 in UTC with nine decimals; strictly increasing within a process",
+    ),
+    Field("kind", "string", BOTH, Role.METADATA, "`log` or `access`"),
+    Field("level", "string", BOTH, Role.LABEL, "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    Field("component", "string", BOTH, Role.LABEL, "`serve` (a replica), `ingress`, `controller`"),
+    Field("backend", "string", BOTH, Role.LABEL, "tag of the backend"),
+    Field("replica", "string", BOTH, Role.METADATA, "tag of the replica"),
+    Field("node", "string", BOTH, Role.METADATA, "address of the node"),
+    Field("pid", "integer", BOTH, Role.METADATA, "process id"),
+    Field("endpoint", "string", BOTH, Role.METADATA, "name of the endpoint asked"),
+    Field("route", "string", BOTH, Role.METADATA, "the endpoint's pattern, never the raw path"),
+    Field("request_id", "string", BOTH, Role.METADATA, "id of the request"),
+    Field("trace_id", "string", BOTH, Role.METADATA, "W3C trace id, 32 hexadecimal digits"),
+    Field(
+        "span_id",
+        "string",
+        BOTH,
+        Role.METADATA,
+        "this step of the request, 16 hexadecimal digits; there when something refers to it",
+    ),
+    Field("parent_id", "string", ACCESS, Role.METADATA, "span_id of the step that made this call"),
+    Field("logger", "string", LOG, Role.METADATA, "name of the logger; `stdout` for print()"),
+    Field("message", "string", LOG, Role.BODY, "what was said"),
+    Field("file", "string", LOG, Role.BODY, "file that said it, without its folder"),
+    Field("line", "integer", LOG, Role.BODY, "line in that file"),
+    Field(
+        "thread",
+        "string",
+        LOG,
+        Role.BODY,
+        "name of the thread, if it is one that user code started",
+    ),
+    Field("exception", "string", BOTH, Role.BODY, "traceback"),
+    Field("extra", "object", LOG, Role.BODY, "what the user gave as `extra={...}`"),
+    Field("cut_chars", "integer", LOG, Role.BODY, "characters left out of a too long record"),
+    Field(
+        "way", "string", ACCESS, Role.METADATA, "`http`, `websocket`, `call`, `remote` or `shadow`"
+    ),
+    Field(
+        "method",
+        "string",
+        ACCESS,
+        Role.METADATA,
+        "HTTP method; of a handle's call, the method called",
+    ),
+    Field("path", "string", ACCESS, Role.BODY, "raw path, without the query"),
+    Field(
+        "status",
+        "integer",
+        ACCESS,
+        Role.METADATA,
+        "HTTP status; for calls what HTTP would say; 499: the caller went away",
+    ),
+    Field("queue_ms", "number", ACCESS, Role.BODY, "wait before the handler ran, milliseconds"),
+    Field(
+        "processing_ms",
+        "number",
+        ACCESS,
+        Role.BODY,
+        "the handler's time until the answer's end, milliseconds",
+    ),
+    Field("bytes_in", "integer", ACCESS, Role.BODY, "bytes of the request's body"),
+    Field("bytes_out", "integer", ACCESS, Role.BODY, "bytes of the answer's body"),
+    Field(
+        "client", "string", ACCESS, Role.BODY, "address of the client, if LoggingConfig asks for it"
+    ),
+    Field(
+        "retries", "integer", ACCESS, Role.BODY, "attempts that failed before this one (ingress)"
+    ),
+    Field(
+        "error",
+        "string",
+        ACCESS,
+        Role.BODY,
+        "why it is no success: a short reason or the exception",
+    ),
+)
+
+NAMES = frozenset(field.name for field in FIELDS)
+
+
+def fields_of(kind: Kind) -> tuple[Field, ...]:
+    """The fields that records of a kind may have, in the order they are written."""
+    return tuple(field for field in FIELDS if kind in field.kinds)
+
+
+SEGMENT_FOLDER = "serve"
+"""Folder of the segments, in the `logs` folder of the Ray session."""
+
+SEGMENT_PATTERN = r"(?P<name>.+)\.(?P<number>[0-9]{6,})\.log"
+"""File names of segments: `replica_<tag>.000001.log`; the highest number is written to."""

@@ -1,0 +1,204 @@
+"""Takes up all that a process says: loggers, warnings, print(), exceptions nobody caught.
+
+Ray's worker has a handler on its `ray` logger that writes the bare message, and none on the root
+logger, where a user's `getLogger(__name__).info()` would vanish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from observability.instrument.formatter import JSONLines, TextLines
+from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.segments import SegmentWriter
+from observability.instrument.streams import TeeStream, TellLine
+
+RAY_LOGGER = "ray"
+
+logger = logging.getLogger("ray.serve")
+
+
+class SegmentHandler(logging.Handler):
+    """Appends each record to the segments."""
+
+    def __init__(self, writer: SegmentWriter, lines: JSONLines) -> None:
+        super().__init__()
+        self.writer = writer
+        self.lines = lines
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Append one record, without logging's lock: it costs, and a finaliser could hang on it."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one record."""
+        try:
+            self.writer.append(self.lines.format_line(record))
+        except Exception:  # noqa: BLE001 - a backend must not fail because it said something
+            self.writer.dropped += 1
+
+
+class StderrHandler(logging.Handler):
+    """Copies records to the process's stderr, past the stream that captures it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record's line."""
+        try:
+            stream = sys.__stderr__
+            if stream is not None:
+                stream.write(self.format(record) + "\n")
+                stream.flush()
+        except Exception:  # noqa: BLE001 - stderr may be closed or full; the segments have the record
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: it would be told on the stream that failed."""
+
+
+class Capture:
+    """What is installed in a process.
+
+    Args:
+        writer: where the records go.
+        static: fields of all records of this process.
+        config: level, copy on stderr, extra fields.
+    """
+
+    def __init__(
+        self, writer: SegmentWriter, static: Mapping[str, Any], config: LoggingConfig
+    ) -> None:
+        self._writer = writer
+        self._static = dict(static)
+        self._segments = SegmentHandler(writer, JSONLines(static))
+        self._stderr = StderrHandler()
+        self._streams: list[tuple[str, TeeStream, Any]] = []
+        self._undo: list[Callable[[], None]] = []
+        for target in (logging.getLogger(), logging.getLogger(RAY_LOGGER)):
+            self._remember(target)
+        self.configure(config)
+
+    def configure(self, config: LoggingConfig) -> None:
+        """Take another configuration; the next record follows it."""
+        fields = {**self._static, **config.extra_fields}
+        self._segments.lines = JSONLines(fields)
+        self._writer.retention = config.retention
+        lines = JSONLines(fields) if config.encoding == "JSON" else TextLines(self._static)
+        self._stderr.setFormatter(lines)
+        level = config.level_number
+        for handler in (self._segments, self._stderr):
+            handler.setLevel(level)
+        self._has_stderr = config.stderr
+        for name in (None, RAY_LOGGER):
+            logging.getLogger(name).setLevel(level)
+        self.attach()
+
+    def attach(self) -> None:
+        """Put the handlers where they belong, also after user code has cleared them."""
+        ray_logger = logging.getLogger(RAY_LOGGER)
+        ray_logger.propagate = False
+        for target in (logging.getLogger(), ray_logger):
+            ours = (self._segments, self._stderr)
+            keep = [h for h in target.handlers if h not in ours and not _is_rays(h)]
+            target.handlers = [*keep, self._segments, *([self._stderr] if self._has_stderr else [])]
+
+    def take_streams(self) -> None:
+        """Tell what is printed."""
+        for name, level in (("stdout", logging.INFO), ("stderr", logging.WARNING)):
+            before = getattr(sys, name)
+            tee = TeeStream(before, TellLine(self._segments, name, level))
+            setattr(sys, name, tee)
+            self._streams.append((name, tee, before))
+
+    def take_hooks(self) -> None:
+        """Tell warnings and exceptions that nobody caught."""
+        logging.captureWarnings(True)
+        self._undo.append(lambda: logging.captureWarnings(False))
+        for module, name, hook in (
+            (sys, "excepthook", _tell_exception),
+            (threading, "excepthook", _tell_thread_exception),
+            (sys, "unraisablehook", _tell_unraisable),
+        ):
+            self._undo.append(functools.partial(setattr, module, name, getattr(module, name)))
+            setattr(module, name, hook)
+
+    def close(self) -> None:
+        """Tell unended lines, write everything, and let go of all that was taken."""
+        for name, tee, before in self._streams:
+            with contextlib.suppress(Exception):  # at the end of a process all may be closed
+                tee.tell_rest()
+            if getattr(sys, name) is tee:
+                setattr(sys, name, before)
+        self._streams.clear()
+        while self._undo:
+            self._undo.pop()()
+        self._writer.close()
+
+    def _remember(self, target: logging.Logger) -> None:
+        handlers, level, propagate = list(target.handlers), target.level, target.propagate
+
+        def restore() -> None:
+            target.handlers, target.propagate = handlers, propagate
+            target.setLevel(level)
+
+        self._undo.append(restore)
+
+
+def install(
+    writer: SegmentWriter, static: Mapping[str, Any], config: LoggingConfig, *, streams: bool
+) -> Capture:
+    """Capture all that this process says from now on.
+
+    Args:
+        writer: where the records go; started here.
+        static: fields of all records of this process: component, backend, replica, node, pid.
+        config: level, copy on stderr, extra fields.
+        streams: also what is printed and what nobody caught: for processes of user code.
+    """
+    capture = Capture(writer, static, config)
+    writer.start()
+    os.register_at_fork(after_in_child=writer.after_fork)
+    if streams:
+        capture.take_streams()
+        capture.take_hooks()
+    return capture
+
+
+def _is_rays(handler: logging.Handler) -> bool:
+    return type(handler).__module__.startswith("ray.") and isinstance(
+        handler, logging.StreamHandler
+    )
+
+
+def _tell_exception(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    logger.critical("Uncaught exception", exc_info=(kind, error, trace))
+
+
+def _tell_thread_exception(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is SystemExit:
+        return
+    name = args.thread.name if args.thread is not None else "a thread"
+    error = args.exc_value or args.exc_type()
+    logger.error(
+        "Uncaught exception in thread %s", name, exc_info=(args.exc_type, error, args.exc_traceback)
+    )
+
+
+def _tell_unraisable(args: sys.UnraisableHookArgs) -> None:
+    error = args.exc_value or args.exc_type()
+    logger.error(
+        "%s: %r",
+        args.err_msg or "Exception ignored in",
+        args.object,
+        exc_info=(args.exc_type, error, args.exc_traceback),
+    )

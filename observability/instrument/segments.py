@@ -1,0 +1,227 @@
+"""Segments: the files of records. Written by appending, full ones are never touched again.
+
+A full segment is not renamed, the next one has the next number: an agent that tails by name loses
+and repeats lines at a rename. (Measured with Promtail: 5,000 of 20,000 lines never arrived.)
+
+The writer holds a shared lock on the segment it writes, so that whoever makes room knows which ones
+are in use; the kernel lets go of it when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+from observability.fields import SEGMENT_PATTERN
+from observability.instrument.retention import Retention
+
+FLUSH_S = 0.05
+"""How often what waits is written; a line waits at most twice that."""
+
+PRUNE_S = 30.0
+BUFFER_LINES = 100_000
+"""Lines kept when the disk takes none; more are dropped and counted."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.#-]")
+_NAME_CHARS = 100
+_PRUNE_LOCK = ".prune.lock"
+_segment = re.compile(SEGMENT_PATTERN)
+
+
+class SegmentWriter:
+    """Appends lines to the segments of one name. Any thread may call it; it never raises.
+
+    Args:
+        folder: where the segments are; made if missing.
+        name: first part of their names; what does not fit a file name is replaced.
+        retention: limits. May be replaced while it runs.
+    """
+
+    def __init__(self, folder: str, name: str, retention: Retention) -> None:
+        self.folder = folder
+        self.name = safe_name(name)
+        self.retention = retention
+        self.written = 0
+        self.dropped = 0
+        # Appending takes no lock: a finaliser that logs must not wait for the flush it interrupts.
+        self._lines: deque[bytes] = deque()
+        self._lock = threading.RLock()
+        self._fd = -1
+        self._bytes = 0
+        self._is_closed = threading.Event()
+        self._has_complained = False
+        self._timer = threading.Thread(target=self._run_timer, name="tagtrail-logs", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write out what waits, and to make room, in a thread."""
+        self._timer.start()
+
+    def append(self, line: bytes) -> None:
+        """Take a line, its newline included. It is in the file after the next `flush`."""
+        if len(self._lines) >= BUFFER_LINES:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Write all that waits with one system call."""
+        lines = self._lines
+        if not lines:
+            return
+        with self._lock:
+            count = len(lines)
+            if count == 0:  # another thread was quicker
+                return
+            chunk = (
+                lines.popleft() if count == 1 else b"".join([lines.popleft() for _ in range(count)])
+            )
+            try:
+                self._write(chunk)
+                self.written += count
+            except OSError as error:
+                self.dropped += count
+                self._complain(error)
+
+    def close(self) -> None:
+        """Write what waits and let go of the segment."""
+        self._is_closed.set()
+        self.flush()
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def after_fork(self) -> None:
+        """In a child: the parent's lines and segment are not this process's."""
+        self._lines.clear()
+        self._lock = threading.RLock()
+        self._fd = -1
+
+    def _write(self, chunk: bytes) -> None:
+        if self._fd < 0 or self._bytes >= self.retention.segment_bytes:
+            self._open_next()
+        rest = memoryview(chunk)
+        while rest:
+            done = os.write(self._fd, rest)
+            self._bytes += done
+            rest = rest[done:]
+
+    def _open_next(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        os.makedirs(self.folder, exist_ok=True)
+        number = 1 + max((n for name, n in _list(self.folder) if name == self.name), default=0)
+        while True:
+            path = os.path.join(self.folder, f"{self.name}.{number:06d}.log")
+            try:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._fd = os.open(path, flags, 0o644)
+                break
+            except FileExistsError:  # the process before this one is still ending
+                number += 1
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        self._bytes = 0
+
+    def _run_timer(self) -> None:
+        next_prune = 0.0
+        while not self._is_closed.wait(FLUSH_S):
+            self.flush()
+            if time.monotonic() >= next_prune:
+                next_prune = time.monotonic() + PRUNE_S
+                with contextlib.suppress(OSError):  # tried again in a while
+                    self._reopen_if_gone()
+                    prune(self.folder, self.retention, time.time())
+
+    def _reopen_if_gone(self) -> None:
+        """Somebody removed the file by hand: what is written to it would be lost."""
+        with self._lock:
+            if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
+                self._open_next()
+
+    def _complain(self, error: OSError) -> None:
+        if self._has_complained:
+            return
+        self._has_complained = True
+        stderr = sys.__stderr__
+        if stderr is not None:
+            print(
+                f"Records can't be written to {self.folder}: {error}. They are dropped and counted "
+                "(records_dropped); requests are served all the same. Free space, or lower "
+                "LoggingConfig.max_total_bytes.",
+                file=stderr,
+            )
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file name; a replica's letters at its end are kept."""
+    name = _UNSAFE.sub("_", text)
+    return name if len(name) <= _NAME_CHARS else name[:80] + name[80:][-20:]
+
+
+def prune(folder: str, retention: Retention, now_s: float) -> list[str]:
+    """Delete segments that are too old, then the oldest ones until the rest is small enough.
+
+    Those that are being written are left alone. One process does it at a time.
+
+    Returns:
+        Names of the deleted files.
+    """
+    deleted: list[str] = []
+    with open(os.path.join(folder, _PRUNE_LOCK), "w") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return deleted
+        segments = sorted(_stat_all(folder), key=lambda entry: entry[1])
+        total = sum(size for _, _, size in segments)
+        for path, modified_s, size in segments:
+            is_old = now_s - modified_s > retention.max_age_s
+            if not is_old and total <= retention.max_total_bytes:
+                continue
+            if _delete_unless_written(path):
+                total -= size
+                deleted.append(path.name)
+    return deleted
+
+
+def _stat_all(folder: str) -> list[tuple[Path, float, int]]:
+    found = []
+    for path in Path(folder).iterdir():
+        if _segment.fullmatch(path.name):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                state = path.stat()
+                found.append((path, state.st_mtime, state.st_size))
+    return found
+
+
+def _delete_unless_written(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except OSError:  # a process writes it
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _list(folder: str) -> list[tuple[str, int]]:
+    """(name, number) of every segment."""
+    found = []
+    for entry in os.listdir(folder):
+        match = _segment.fullmatch(entry)
+        if match:
+            found.append((match["name"], int(match["number"])))
+    return found

@@ -1,0 +1,157 @@
+"""The answer to one HTTP request or WebSocket, on its way out of the replica."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.types import Message, Scope, Send
+
+from observability.instrument.access import CALLER_GONE
+from observability.instrument.context import RequestContext
+from serve.replica.inbox import Inbox
+from serve.replica.trail import ReplicaTrail
+
+Headers = list[tuple[bytes, bytes]]
+
+_SWITCHING = 101
+_FORBIDDEN = 403
+_TRY_LATER = 1013  # close code of RFC 6455's registry
+
+
+class Reply:
+    """ASGI's `send` for one request: adds the tags, and tells the trail when the answer ends.
+
+    Args:
+        send: ASGI's, of the server.
+        tag_headers: of the replica.
+        scope: of the request.
+        context: of the request.
+        trail: hears of the end once, before the last bytes are sent.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_begun",
+        "_bytes_out",
+        "_context",
+        "_is_ended",
+        "_queue_ms",
+        "_scope",
+        "_send",
+        "_status",
+        "_tag_headers",
+        "_trail",
+        "error",
+        "inbox",
+        "is_started",
+    )
+
+    def __init__(
+        self,
+        send: Send,
+        tag_headers: Headers,
+        scope: Scope,
+        context: RequestContext,
+        trail: ReplicaTrail,
+    ) -> None:
+        self._send = send
+        self._tag_headers = tag_headers
+        self._scope = scope
+        self._context = context
+        self._trail = trail
+        self._arrived = self._begun = time.perf_counter()
+        self._queue_ms = -1.0
+        self._status = 0
+        self._bytes_out = 0
+        self._is_ended = False
+        self.inbox: Inbox | None = None
+        self.is_started = False
+        self.error = ""
+
+    def begin(self, sent_us: bytes | None) -> None:
+        """The wait is over, the handler runs now.
+
+        Args:
+            sent_us: when HAProxy had read the request's head, microseconds since the epoch. On
+                another node that is another clock's time, so the wait is at least the one here.
+        """
+        now = self._begun = time.perf_counter()
+        waited_ms = (now - self._arrived) * 1000
+        if sent_us is not None and sent_us.isdigit():
+            waited_ms = max(waited_ms, time.time() * 1000 - int(sent_us) / 1000)
+        self._queue_ms = waited_ms
+
+    async def send(self, message: Message) -> None:
+        """Send one message on. Before the last one the inbox is closed and the records are told.
+
+        A background task of the answer outlives its client.
+        """
+        kind = message["type"]
+        if kind == "http.response.body":
+            self._bytes_out += len(message.get("body", b""))
+            if not message.get("more_body"):
+                if self.inbox is not None:
+                    self.inbox.close()
+                self.end()
+        elif kind in ("http.response.start", "websocket.accept"):
+            self.is_started = True
+            self._status = message.get("status", _SWITCHING)
+            message["headers"] = [*message.get("headers", ()), *self._tag_headers]
+        elif kind == "websocket.send":
+            self._bytes_out += len(message.get("bytes") or message.get("text") or "")
+        await self._send(message)
+
+    async def refuse(self, status: int, text: str) -> None:
+        """Answer with an error of Tagtrail's own."""
+        if self._scope["type"] == "websocket":
+            self._status = status
+            await self._send({"type": "websocket.close", "code": _TRY_LATER, "reason": text[:120]})
+            return
+        body = text.encode()
+        headers: Headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    def end(self) -> None:
+        """Tell the trail, once. Called too when no answer, or only a part of one, went out."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        now = time.perf_counter()
+        if self._queue_ms < 0:  # its turn never came
+            self._queue_ms, self._begun = (now - self._arrived) * 1000, now
+        scope, inbox = self._scope, self.inbox
+        is_http = scope["type"] == "http"
+        facts = {"client": scope["client"][0]} if self._trail.has_client_address else {}
+        self._trail.end(
+            self._context,
+            "http" if is_http else "websocket",
+            self._status or (CALLER_GONE if is_http else _FORBIDDEN),
+            self._queue_ms,
+            (now - self._begun) * 1000,
+            method=scope["method"] if is_http else "GET",
+            path=scope["path"],
+            bytes_in=-1 if inbox is None else inbox.bytes_in,
+            bytes_out=self._bytes_out,
+            error=self.error or self._describe_end(),
+            **facts,
+        )
+
+    def _describe_end(self) -> str:
+        if self.inbox is not None and self.inbox.is_disconnected:
+            return "client_gone"
+        return "" if self._status or self._scope["type"] == "websocket" else "no_answer"
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception in one line, whatever its own text is."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise all
+        text = "(its text can't be told)"
+    return f"{type(error).__name__}: {text}"[:1000]
