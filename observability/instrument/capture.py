@@ -16,52 +16,58 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from observability.instrument.formatter import JSONLines, TextLines
+from observability.instrument.echo import Echo
+from observability.instrument.formatter import JSONLines, TextLines, read_message
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
 from observability.instrument.streams import TeeStream, TellLine
 
 RAY_LOGGER = "ray"
+STREAM_NAMES = ("stdout", "stderr")
 
 logger = logging.getLogger("ray.serve")
 
 
-class SegmentHandler(logging.Handler):
-    """Appends each record to the segments."""
+class RecordHandler(logging.Handler):
+    """Appends each record to the segments and, unless told otherwise, to the copy on stderr.
 
-    def __init__(self, writer: SegmentWriter, lines: JSONLines) -> None:
+    Args:
+        writer: of the segments.
+        echo: the copy.
+    """
+
+    def __init__(self, writer: SegmentWriter, echo: Echo) -> None:
         super().__init__()
-        self.writer = writer
-        self.lines = lines
+        self.lines: JSONLines
+        self.copies: JSONLines | TextLines | None = None
+        self._writer = writer
+        self._echo = echo
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Append one record, without logging's lock: it costs, and a finaliser could hang on it."""
+        """Take one record, without logging's lock: it costs, and a finaliser could hang on it."""
         self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one record."""
+        """Take one record."""
         try:
-            self.writer.append(self.lines.format_line(record))
+            message = read_message(record)
+            line = self.lines.format_line(record, message)
+            self._writer.append(line)
+            self._copy(record, message, line)
         except Exception:  # noqa: BLE001 - a backend must not fail because it said something
-            self.writer.dropped += 1
+            self._writer.dropped += 1
 
-
-class StderrHandler(logging.Handler):
-    """Copies records to the process's stderr, past the stream that captures it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record's line."""
-        try:
-            stream = sys.__stderr__
-            if stream is not None:
-                stream.write(self.format(record) + "\n")
-                stream.flush()
-        except Exception:  # noqa: BLE001 - stderr may be closed or full; the segments have the record
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: it would be told on the stream that failed."""
+    def _copy(self, record: logging.LogRecord, message: str, line: bytes) -> None:
+        copies = self.copies
+        if copies is None or record.name in STREAM_NAMES:  # those are on their stream already
+            return
+        if isinstance(copies, TextLines):
+            self._echo.append(copies.format_line(record, message))
+        else:
+            self._echo.append(line.decode().rstrip("\n"))
+        if record.levelno >= logging.WARNING:
+            self._echo.flush()
 
 
 class Capture:
@@ -78,8 +84,9 @@ class Capture:
     ) -> None:
         self._writer = writer
         self._static = dict(static)
-        self._segments = SegmentHandler(writer, JSONLines(static))
-        self._stderr = StderrHandler()
+        self._echo = Echo()
+        self._handler = RecordHandler(writer, self._echo)
+        writer.also_flush = self._echo.flush
         self._streams: list[tuple[str, TeeStream, Any]] = []
         self._undo: list[Callable[[], None]] = []
         for target in (logging.getLogger(), logging.getLogger(RAY_LOGGER)):
@@ -88,33 +95,31 @@ class Capture:
 
     def configure(self, config: LoggingConfig) -> None:
         """Take another configuration; the next record follows it."""
-        fields = {**self._static, **config.extra_fields}
-        self._segments.lines = JSONLines(fields)
-        self._writer.retention = config.retention
-        lines = JSONLines(fields) if config.encoding == "JSON" else TextLines(self._static)
-        self._stderr.setFormatter(lines)
         level = config.level_number
-        for handler in (self._segments, self._stderr):
-            handler.setLevel(level)
-        self._has_stderr = config.stderr
+        self._handler.lines = JSONLines({**self._static, **config.extra_fields})
+        self._handler.copies = None
+        if config.stderr:
+            is_json = config.encoding == "JSON"
+            self._handler.copies = self._handler.lines if is_json else TextLines(self._static)
+        self._handler.setLevel(level)
+        self._writer.retention = config.retention
         for name in (None, RAY_LOGGER):
             logging.getLogger(name).setLevel(level)
         self.attach()
 
     def attach(self) -> None:
-        """Put the handlers where they belong, also after user code has cleared them."""
+        """Put the handler where it belongs, also after user code has cleared the loggers."""
         ray_logger = logging.getLogger(RAY_LOGGER)
         ray_logger.propagate = False
         for target in (logging.getLogger(), ray_logger):
-            ours = (self._segments, self._stderr)
-            keep = [h for h in target.handlers if h not in ours and not _is_rays(h)]
-            target.handlers = [*keep, self._segments, *([self._stderr] if self._has_stderr else [])]
+            others = [h for h in target.handlers if h is not self._handler and not _is_rays(h)]
+            target.handlers = [*others, self._handler]
 
     def take_streams(self) -> None:
         """Tell what is printed."""
-        for name, level in (("stdout", logging.INFO), ("stderr", logging.WARNING)):
+        for name, level in zip(STREAM_NAMES, (logging.INFO, logging.WARNING), strict=True):
             before = getattr(sys, name)
-            tee = TeeStream(before, TellLine(self._segments, name, level))
+            tee = TeeStream(before, TellLine(self._handler, name, level))
             setattr(sys, name, tee)
             self._streams.append((name, tee, before))
 
@@ -141,6 +146,7 @@ class Capture:
         while self._undo:
             self._undo.pop()()
         self._writer.close()
+        self._echo.flush()
 
     def _remember(self, target: logging.Logger) -> None:
         handlers, level, propagate = list(target.handlers), target.level, target.propagate

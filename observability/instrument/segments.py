@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from observability.fields import SEGMENT_PATTERN
@@ -48,6 +49,8 @@ class SegmentWriter:
         self.folder = folder
         self.name = safe_name(name)
         self.retention = retention
+        self.also_flush: Callable[[], None] = lambda: None
+        """Called by the timer too: for what goes elsewhere."""
         self.written = 0
         self.dropped = 0
         # Appending takes no lock: a finaliser that logs must not wait for the flush it interrupts.
@@ -134,6 +137,7 @@ class SegmentWriter:
         next_prune = 0.0
         while not self._is_closed.wait(FLUSH_S):
             self.flush()
+            self.also_flush()
             if time.monotonic() >= next_prune:
                 next_prune = time.monotonic() + PRUNE_S
                 with contextlib.suppress(OSError):  # tried again in a while
