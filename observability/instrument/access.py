@@ -15,15 +15,15 @@ CALLER_GONE = 499
 """Status of a request whose client went away before its answer began (nginx's)."""
 
 
-class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
+class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """The facts of one request. Fields are those of `observability.fields`; defaults are left out.
 
-    `time` is filled in by the AccessLog.
+    `time`, `kind` and `level` are filled in by the AccessLog.
     """
 
-    time: str
-    kind: str
-    level: str
+    time: str = ""
+    kind: str = ""
+    level: str = ""
     way: str = ""
     method: str = ""
     path: str = ""
@@ -57,18 +57,14 @@ class AccessLog:
         self._writer = writer
         self._tail = encode_tail(static)
 
-    def write(self, status: int, **facts: Any) -> None:
-        """Append the record of a request that ended now.
-
-        Args:
-            status: HTTP status, or what HTTP would say.
-            **facts: the other fields of AccessRecord.
-        """
-        record = AccessRecord(
-            time=next_time(),
-            kind="access",
-            level="ERROR" if status >= 500 else "INFO",
-            status=status,
-            **facts,
-        )
+    def write(self, record: AccessRecord) -> None:
+        """Append the record of a request that ended now."""
+        record.time = next_time()
+        record.kind = "access"
+        record.level = "ERROR" if record.status >= 500 else "INFO"
         self._writer.append(encode_line(record, self._tail))
+
+
+def to_ms(seconds: float) -> float:
+    """Milliseconds with three decimals. Not `round`, which costs three times as much."""
+    return int(seconds * 1_000_000 + 0.5) / 1000

@@ -19,7 +19,7 @@ class Clock:
         # Reentrant: the garbage collector may run a finaliser that logs while the lock is held.
         self._lock = threading.RLock()
         self._last_ns = 0
-        self._second = -1
+        self._next_second_ns = self._base_ns = 0
         self._prefix = ""
 
     def next_time(self) -> str:
@@ -29,11 +29,12 @@ class Clock:
             if now_ns <= self._last_ns:
                 now_ns = self._last_ns + 1
             self._last_ns = now_ns
-            second, nanosecond = divmod(now_ns, _SECOND_NS)
-            if second != self._second:
+            if now_ns >= self._next_second_ns:
+                second = now_ns // _SECOND_NS
                 self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-                self._second = second
-            return f"{self._prefix}{nanosecond:09d}Z"
+                self._base_ns = second * _SECOND_NS - _SECOND_NS  # keeps the leading zeros
+                self._next_second_ns = (second + 1) * _SECOND_NS
+            return f"{self._prefix}{str(now_ns - self._base_ns)[1:]}Z"
 
 
 next_time = Clock().next_time

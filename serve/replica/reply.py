@@ -35,7 +35,7 @@ class Reply:
         "_bytes_out",
         "_context",
         "_is_ended",
-        "_queue_ms",
+        "_queue_s",
         "_scope",
         "_send",
         "_status",
@@ -60,7 +60,7 @@ class Reply:
         self._context = context
         self._trail = trail
         self._arrived = self._begun = time.perf_counter()
-        self._queue_ms = -1.0
+        self._queue_s = -1.0
         self._status = 0
         self._bytes_out = 0
         self._is_ended = False
@@ -76,10 +76,10 @@ class Reply:
                 another node that is another clock's time, so the wait is at least the one here.
         """
         now = self._begun = time.perf_counter()
-        waited_ms = (now - self._arrived) * 1000
+        waited_s = now - self._arrived
         if sent_us is not None and sent_us.isdigit():
-            waited_ms = max(waited_ms, time.time() * 1000 - int(sent_us) / 1000)
-        self._queue_ms = waited_ms
+            waited_s = max(waited_s, time.time() - int(sent_us) / 1_000_000)
+        self._queue_s = waited_s
 
     async def send(self, message: Message) -> None:
         """Send one message on. Before the last one the inbox is closed and the records are told.
@@ -123,23 +123,22 @@ class Reply:
             return
         self._is_ended = True
         now = time.perf_counter()
-        if self._queue_ms < 0:  # its turn never came
-            self._queue_ms, self._begun = (now - self._arrived) * 1000, now
+        if self._queue_s < 0:  # its turn never came
+            self._queue_s, self._begun = now - self._arrived, now
         scope, inbox = self._scope, self.inbox
         is_http = scope["type"] == "http"
-        facts = {"client": scope["client"][0]} if self._trail.has_client_address else {}
         self._trail.end(
             self._context,
             "http" if is_http else "websocket",
+            scope["method"] if is_http else "GET",
+            scope["path"],
             self._status or (CALLER_GONE if is_http else _FORBIDDEN),
-            self._queue_ms,
-            (now - self._begun) * 1000,
-            method=scope["method"] if is_http else "GET",
-            path=scope["path"],
-            bytes_in=-1 if inbox is None else inbox.bytes_in,
-            bytes_out=self._bytes_out,
-            error=self.error or self._describe_end(),
-            **facts,
+            self._queue_s,
+            now - self._begun,
+            -1 if inbox is None else inbox.bytes_in,
+            self._bytes_out,
+            scope["client"][0] if self._trail.has_client_address and scope["client"] else "",
+            self.error or self._describe_end(),
         )
 
     def _describe_end(self) -> str:

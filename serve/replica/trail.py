@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from observability.instrument.access import AccessLog
+from observability.instrument.access import AccessLog, AccessRecord, to_ms
 from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
@@ -49,33 +49,58 @@ class ReplicaTrail:
         self,
         context: RequestContext,
         way: str,
+        method: str,
+        path: str,
         status: int,
-        queue_ms: float,
-        processing_ms: float,
-        **facts: Any,
+        queue_s: float,
+        processing_s: float,
+        bytes_in: int = -1,
+        bytes_out: int = -1,
+        client: str = "",
+        error: str = "",
+        exception: str = "",
     ) -> None:
         """A request ended.
 
         Args:
             context: the request.
             way: `http`, `websocket`, `call`, `remote` or `shadow`.
+            method: HTTP method, or the method called.
+            path: raw path; "" for calls.
             status: HTTP status, or what HTTP would say.
-            queue_ms: wait before the handler ran, milliseconds.
-            processing_ms: from there to the answer's end, milliseconds.
-            **facts: other fields of the access record.
+            queue_s: wait before the handler ran, seconds.
+            processing_s: from there to the answer's end, seconds.
+            bytes_in: of the request's body; -1: not known.
+            bytes_out: of the answer's body; -1: not known.
+            client: address, if it is to be told.
+            error: why it is no success.
+            exception: traceback.
         """
+        queue_ms, processing_ms = to_ms(queue_s), to_ms(processing_s)
         self._metrics.finish(context.endpoint, context.route, way, status, queue_ms, processing_ms)
         if self._is_recorded:
             self._access.write(
-                status,
-                way=way,
-                endpoint=context.endpoint,
-                route=context.route,
-                request_id=context.request_id,
-                trace_id=context.trace_id,
-                span_id=context.span_id,
-                parent_id=context.parent_id,
-                queue_ms=round(queue_ms, 3),
-                processing_ms=round(processing_ms, 3),
-                **facts,
+                AccessRecord(
+                    "",
+                    "",
+                    "",
+                    way,
+                    method,
+                    path,
+                    status,
+                    context.endpoint,
+                    context.route,
+                    context.request_id,
+                    context.trace_id,
+                    context.span_id,
+                    context.parent_id,
+                    queue_ms,
+                    processing_ms,
+                    bytes_in,
+                    bytes_out,
+                    client,
+                    0,
+                    error,
+                    exception,
+                )
             )

@@ -28,7 +28,7 @@ class CallVisit:
         way: `call`, `remote` or `shadow`.
     """
 
-    __slots__ = ("_begun", "_call", "_context", "_facts", "_status", "_trail", "_way")
+    __slots__ = ("_begun", "_call", "_context", "_error", "_exception", "_status", "_trail", "_way")
 
     def __init__(self, trail: ReplicaTrail, context: RequestContext, call: Call, way: str) -> None:
         self._trail = trail
@@ -37,7 +37,7 @@ class CallVisit:
         self._way = way
         self._begun = 0.0
         self._status = _OK
-        self._facts: dict[str, str] = {}
+        self._error = self._exception = ""
 
     def begin(self) -> None:
         """The wait is over, the handler runs now."""
@@ -46,25 +46,27 @@ class CallVisit:
     def fail(self, error: BaseException) -> None:
         """It ended with an exception."""
         if isinstance(error, asyncio.CancelledError):
-            self._status, self._facts = CALLER_GONE, {"error": "caller_gone"}
+            self._status, self._error = CALLER_GONE, "caller_gone"
         elif isinstance(error, QueueTimeoutError) and not self._begun:
-            self._status, self._facts = _BUSY, {"error": "queue_timeout"}
+            self._status, self._error = _BUSY, "queue_timeout"
         else:
             self._status = _FAILED
-            self._facts = {"error": describe_error(error), "exception": describe_failure(error)}
+            self._error, self._exception = describe_error(error), describe_failure(error)
 
     def end(self) -> None:
         """Tell the trail."""
         now = time.time()
         begun = self._begun or now
         # On another node the caller's clock is another one: never less than nothing.
-        queue_ms = max(0.0, begun * 1000 - self._call.sent_us / 1000) if self._call.sent_us else 0.0
+        sent_us = self._call.sent_us
         self._trail.end(
             self._context,
             self._way,
+            self._call.method,
+            "",
             self._status,
-            queue_ms,
-            (now - begun) * 1000,
-            method=self._call.method,
-            **self._facts,
+            max(0.0, begun - sent_us / 1_000_000) if sent_us else 0.0,
+            now - begun,
+            error=self._error,
+            exception=self._exception,
         )
