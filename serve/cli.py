@@ -45,6 +45,8 @@ def cli(context: click.Context, address: str) -> None:
         tagtrail start              start Serve on it, it stays
         python deploy.py            your script, which calls serve.create_backend(...)
         tagtrail status             what runs, and where
+        tagtrail logs --follow      what the backends say
+        tagtrail trace REQUEST_ID   what happened to one request
         tagtrail shutdown           end Serve; Ray stays
     """  # noqa: D301 - click wants the backspace itself: what follows keeps its lines
     context.obj = address
@@ -106,6 +108,63 @@ def shutdown(address: str) -> None:
     client = _connect_instance(address)
     client.shutdown()
     click.echo("Serve is shut down.")
+
+
+@cli.command()
+@click.option("--backend", default="", metavar="TAG", help="Only this backend.")
+@click.option("--replica", default="", metavar="TAG", help="Only this replica, also a gone one.")
+@click.option("--endpoint", default="", metavar="NAME", help="Only requests to this endpoint.")
+@click.option("--request-id", default="", metavar="ID", help="Only this request.")
+@click.option(
+    "--level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+    default=None,
+    help="This level and those above.",
+)
+@click.option("--grep", default="", metavar="TEXT", help="Only records that contain this text.")
+@click.option("--since", default=None, metavar="TIME", help="30s, 10m, 2h, 1d ago, or a time.")
+@click.option("--until", default=None, metavar="TIME", help="As --since: the end.")
+@click.option("--follow", "-f", is_flag=True, help="What is written from now on, until Ctrl-C.")
+@click.option("--limit", "-n", type=click.IntRange(1), help="Only the last N records.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as they are.")
+@click.option("--folder", metavar="PATH", help="Read this folder of segments, without Ray.")
+@click.pass_obj
+def logs(address: str, /, follow: bool, limit: int | None, as_json: bool, **options: Any) -> None:
+    """Show what was recorded, in the order of time, over all replicas and nodes.
+
+    Without a running Ray: of the session that was last on this machine. Exit code 1: nothing found.
+    """
+    from serve.following import make_query, open_trail
+
+    try:
+        query = make_query(**{k: v for k, v in options.items() if k != "folder"})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    trail = open_trail(address, options["folder"])
+    if follow:
+        trail.follow_logs(query, as_json=as_json)
+    elif not trail.print_logs(query, limit, as_json=as_json):
+        _fail(f"No record found in {trail.describe()}. Leave out an option, or try --since 1d.")
+
+
+@cli.command()
+@click.argument("request_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a tree.")
+@click.option("--folder", metavar="PATH", help="Read this folder of segments, without Ray.")
+@click.pass_obj
+def trace(address: str, request_id: str, as_json: bool, folder: str | None) -> None:
+    """Show one request as a tree: each step, its replica, its times, what was said in it.
+
+    REQUEST_ID is what the answer's X-Request-ID header says. Exit code 1: it is not known.
+    """
+    from serve.following import open_trail
+
+    trail = open_trail(address, folder)
+    if not trail.print_request(request_id, as_json=as_json):
+        _fail(
+            f"Request {request_id!r} left no record in {trail.describe()}. Its id is in the "
+            "answer's X-Request-ID header; 'tagtrail logs -n 20' shows the last records."
+        )
 
 
 @cli.command()

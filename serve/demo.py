@@ -5,14 +5,17 @@ scikit-learn's handwritten digits come with the package, so nothing is downloade
 
 from __future__ import annotations
 
+import logging
 import socket
 import statistics
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import click
 import ray
 import requests
 from rich.console import Console
@@ -20,8 +23,14 @@ from rich.progress import track
 from rich.table import Table
 
 import serve
+from observability.trail.segments import SegmentFolder
+from observability.trail.show import show_request
+from observability.trail.source import find_request
+from serve.session import segment_folder
 from serve.status import describe
 from serve.tables import print_status
+
+logger = logging.getLogger(__name__)
 
 CLIENTS = 8
 SHOWN = 5
@@ -55,7 +64,9 @@ class DigitsModel:
     async def __call__(self, request: Any) -> dict[str, int]:
         """One prediction."""
         pixels = await request.json()
-        return {"digit": int(self._model.predict([pixels])[0])}
+        digit = int(self._model.predict([pixels])[0])
+        logger.info("It looks like a %d", digit)
+        return {"digit": digit}
 
 
 def run_demo(*, keep: bool, port: int | None, images: int | None) -> None:
@@ -84,6 +95,7 @@ def run_demo(*, keep: bool, port: int | None, images: int | None) -> None:
         _show(answers, console)
         console.print("\n[bold]5[/] tagtrail status")
         print_status(describe(client.status(), client.controller_name))
+        _show_trail(answers, console)
         if keep:
             _wait(url, console)
     finally:
@@ -184,12 +196,24 @@ def _some(answers: list[Answer]) -> list[Answer]:
     return sorted(shown.values(), key=lambda answer: answer.index)
 
 
+def _show_trail(answers: list[Answer], console: Console) -> None:
+    """The trail of one request, the last that the smaller model answered."""
+    rare = [answer for answer in answers if answer.backend == "digits_v2"] or answers
+    request_id = rare[-1].request_id
+    console.print(f"\n[bold]6[/] tagtrail trace {request_id}")
+    source = SegmentFolder(Path(segment_folder()))
+    for line in show_request(find_request(source, request_id), request_id):
+        click.echo(line)
+
+
 def _wait(url: str, console: Console) -> None:
     console.print(
         "\nIt stays until Ctrl-C. In another terminal, try:\n"
         f"  curl {url.rsplit('/', 1)[0]}/-/routes\n"
         f"  curl -i -X POST -H 'X-Request-ID: mine' -d '{[0] * 64}' {url}\n"
-        "  tagtrail status",
+        "  tagtrail status\n"
+        "  tagtrail logs --follow\n"
+        "  tagtrail trace mine",
         highlight=False,
         soft_wrap=True,
     )

@@ -13,6 +13,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS, BaseJsonFormatter
 from observability.instrument.clock import next_time
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.encode import MAX_CHARS, encode_line, encode_tail, safe_repr
+from observability.instrument.plain import one_line
 
 _STANDARD = frozenset(RESERVED_ATTRS) | {
     "message",
@@ -107,7 +108,7 @@ class TextLines(logging.Formatter):
         super().__init__()
         # Controller and ingress have none: Ray Serve 1.3 left their lines as they were.
         named = ("component", "backend", "replica") if "replica" in static else ()
-        self._suffix = "".join(f" {name}={_one_line(str(static[name]))}" for name in named)
+        self._suffix = "".join(f" {name}={one_line(str(static[name]))}" for name in named)
         self._second = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -126,11 +127,11 @@ class TextLines(logging.Formatter):
             self._second = (created, text)
         line = (
             f"{text},{int(record.msecs):03d}\t{record.levelname} {record.filename}:{record.lineno} "
-            f"-- {_one_line(message)}{self._suffix}"
+            f"-- {one_line(message)}{self._suffix}"
         )
         if record.exc_info or record.exc_text or record.stack_info:
             steps = read_exception(record, self).splitlines()
-            line = "\n".join([line, *(f"    {_one_line(step)}" for step in steps)])
+            line = "\n".join([line, *(f"    {one_line(step)}" for step in steps)])
         return line
 
 
@@ -172,14 +173,3 @@ def _cut(line: LogLine, text: str) -> str:
     half = MAX_CHARS // 2
     line.cut_chars += len(text) - MAX_CHARS
     return f"{text[:half]} … {text[-half:]}"
-
-
-_CONTROL = {
-    code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) != "\t"
-}
-_CONTROL |= {ord("\n"): "\\n", ord("\r"): "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-
-
-def _one_line(text: str) -> str:
-    """The text with its control characters written out."""
-    return text if text.isprintable() else text.translate(_CONTROL)

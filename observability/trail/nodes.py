@@ -1,0 +1,78 @@
+"""The segments of a running Ray cluster: this node's from its disk, the others' through Ray."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import worker
+from ray.util.state import get_log, list_logs
+
+from observability.fields import SEGMENT_FOLDER
+from observability.trail.query import Query, Record
+from observability.trail.segments import SegmentFolder, in_order, parse_lines, time_of
+
+NODE_TIMEOUT_S = 10
+
+
+@dataclass
+class RayNode:
+    """Another node's segments, read through Ray's dashboard.
+
+    Attributes:
+        node_id: Ray's id of the node.
+        address: of the node, for messages.
+        problems: what could not be read, for people.
+        skipped: lines that could not be read.
+    """
+
+    node_id: str
+    address: str
+    problems: list[str] = field(default_factory=list)
+    skipped: int = 0
+
+    def read(self, query: Query) -> Iterator[Record]:
+        """The wanted records in the order of their time; none, and a problem, when it fails."""
+        chains: dict[str, list[str]] = {}
+        try:
+            found: dict[str, list[str]] = list_logs(
+                node_id=self.node_id, glob_filter=f"{SEGMENT_FOLDER}/*.log", timeout=NODE_TIMEOUT_S
+            )
+            for name in sorted(name for names in found.values() for name in names):
+                chains.setdefault(name.rsplit(".", 2)[0], []).append(name)
+            streams = [in_order(self._read_all(names, query)) for names in chains.values()]
+            yield from heapq.merge(*streams, key=time_of)
+        except Exception as error:  # noqa: BLE001 - Ray's dashboard fails in many ways
+            self.problems.append(
+                f"Node {self.address} could not be read: {error} Its segments are in "
+                f"{SEGMENT_FOLDER}/ of its Ray session's logs; Ray's dashboard must run to show "
+                "them from here (ray start --head --include-dashboard=true)."
+            )
+
+    def _read_all(self, names: list[str], query: Query) -> Iterator[Record]:
+        for name in names:
+            text = get_log(node_id=self.node_id, filename=name, tail=-1, timeout=NODE_TIMEOUT_S)
+            lines = "".join(text).encode().splitlines()
+            for record in parse_lines(lines, query):
+                if record is None:
+                    self.skipped += 1
+                else:
+                    yield record
+
+
+def cluster_folders() -> tuple[SegmentFolder, list[RayNode]]:
+    """This node's segments, and those of the cluster's other machines. Ray must be connected."""
+    node: Any = worker._global_node
+    here = SegmentFolder(Path(os.path.join(node.get_logs_dir_path(), SEGMENT_FOLDER)))
+    own_address = ray.util.get_node_ip_address()
+    others = [
+        RayNode(entry["NodeID"], entry["NodeManagerAddress"])
+        for entry in ray.nodes()
+        if entry["Alive"] and entry["NodeManagerAddress"] != own_address
+    ]
+    return here, others

@@ -1,0 +1,154 @@
+"""Records and trees as lines for a terminal. Pure: colours are there, who prints may strip them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import click
+
+from observability.instrument.plain import one_line
+from observability.trail.query import Record
+from observability.trail.tree import Step, slow_steps, to_epoch
+
+BAR = 20
+"""Width of a step's bar, characters."""
+
+_COLOURS = {"DEBUG": "bright_black", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+
+
+def show_record(record: Record) -> str:
+    """A record as one line; a traceback's lines below it."""
+    level = str(record.get("level", "?"))
+    who = record.get("replica") or record.get("component") or "?"
+    head = f"{_local(to_epoch(record))} {click.style(f'{level:<8}', fg=_COLOURS.get(level))}"
+    head += f" {click.style(_clean(who), fg='cyan')}"
+    if record.get("request_id"):
+        head += f" {click.style(_clean(record['request_id']), fg='bright_black')}"
+    return f"{head}  {_show_body(record)}"
+
+
+def show_request(roots: list[Step], request_id: str) -> Iterator[str]:
+    """A request's trees as lines."""
+    if len(roots) > 1:
+        yield f"{len(roots)} requests, or parts of one, have the id {_clean(request_id)}:"
+    for root in roots:
+        slow = slow_steps(root)
+        title = click.style(f"Request {_clean(request_id)}", bold=True)
+        yield f"{title}  {_local(root.started_s)}"
+        yield from _show_step(root, root, slow, "", "")
+        yield ""
+
+
+def _show_step(step: Step, root: Step, slow: set[int], first: str, rest: str) -> Iterator[str]:
+    yield f"{first}{_show_head(step, root)}{_mark(step, slow)}"
+    inner = f"{rest}{'│  ' if step.children else '   '}"
+    for record in step.logs:
+        offset_ms = (to_epoch(record) - root.started_s) * 1000
+        level = str(record.get("level", "?"))
+        text = f"{click.style(level, fg=_COLOURS.get(level))} {_show_body(record)}"
+        yield f"{inner}{offset_ms:>9.1f} ms  " + text.replace("\n", f"\n{inner}")
+    if step.access is not None and step.access.get("exception"):
+        for line in str(step.access["exception"]).splitlines():
+            yield f"{inner}{click.style(one_line(line), fg='red')}"
+    for number, child in enumerate(step.children):
+        is_last = number == len(step.children) - 1
+        yield from _show_step(
+            child,
+            root,
+            slow,
+            f"{rest}{'└─ ' if is_last else '├─ '}",
+            f"{rest}{'   ' if is_last else '│  '}",
+        )
+
+
+def _show_head(step: Step, root: Step) -> str:
+    access = step.access
+    if access is None:
+        return click.style("lost: this step left no record (its process was killed?)", fg="red")
+    who = (
+        access.get("replica") or f"{access.get('component', '?')} {access.get('node', '')}".strip()
+    )
+    status = str(access.get("status", "?"))
+    offset_ms = (step.started_s - root.started_s) * 1000
+    times = f"+{offset_ms:.1f} ms"
+    if step.queue_ms:
+        times += f"  waited {step.queue_ms:.1f} ms"
+    times += f"  ran {step.processing_ms:.1f} ms"
+    colour = "red" if step.is_failed else "green"
+    what = click.style(_clean(_what(access)), bold=True)
+    return (
+        f"{what}  {click.style(status, fg=colour)}  {click.style(_clean(who), fg='cyan')}  {times}"
+        f"  {_bar(step, root)}"
+    )
+
+
+def _what(access: Record) -> str:
+    way, method = access.get("way", "?"), access.get("method", "?")
+    if way in ("http", "websocket"):
+        return f"{method} {access.get('path', '?')}"
+    return f"{way} {access.get('endpoint', '?')}.{method}"
+
+
+def _bar(step: Step, root: Step) -> str:
+    """Where in the request's time the step lies: waiting is light, running is dark."""
+    if root.total_ms <= 0 or step is root:
+        return ""
+    scale = BAR / root.total_ms
+    begin = min(BAR - 1, max(0, round((step.started_s - root.started_s) * 1000 * scale)))
+    wait = min(BAR - begin, round(step.queue_ms * scale))
+    run = min(BAR - begin - wait, max(1, round(step.processing_ms * scale)))
+    return f"|{' ' * begin}{'░' * wait}{'█' * run}{' ' * (BAR - begin - wait - run)}|"
+
+
+def _mark(step: Step, slow: set[int]) -> str:
+    marks = []
+    if step.is_failed and step.access is not None:
+        error = _clean(step.access.get("error") or "failed")
+        marks.append(click.style(f"  ✗ {error}", fg="red", bold=True))
+    if id(step) in slow:
+        reason = (
+            "most of the time was spent waiting"
+            if step.queue_ms > step.own_ms
+            else "most of the time was spent here"
+        )
+        marks.append(click.style(f"  ◀ {reason}", fg="yellow", bold=True))
+    return "".join(marks)
+
+
+def _show_body(record: Record) -> str:
+    if record.get("kind") == "access":
+        return _show_access(record)
+    where = f"{_clean(record['file'])}:{record.get('line', '?')} -- " if record.get("file") else ""
+    if not where and record.get("logger"):
+        where = f"{_clean(record['logger'])} -- "
+    text = f"{where}{_clean(record.get('message', ''))}"
+    if record.get("extra"):
+        text += f"  {_clean(record['extra'])}"
+    if record.get("exception"):
+        steps = str(record["exception"]).splitlines()
+        text += "".join(f"\n    {one_line(step)}" for step in steps)
+    return text
+
+
+def _show_access(record: Record) -> str:
+    status = int(record.get("status", 0))
+    colour = "red" if status >= 400 else "green"
+    text = f"{_clean(_what(record))} {click.style(str(status), fg=colour)}"
+    for name, label in (("queue_ms", "waited"), ("processing_ms", "ran")):
+        if name in record:
+            text += f"  {label} {record[name]} ms"
+    if "bytes_out" in record:
+        text += f"  {record['bytes_out']} bytes"
+    if record.get("error"):
+        text += f"  {click.style(_clean(record['error']), fg='red')}"
+    return text
+
+
+def _local(epoch_s: float) -> str:
+    moment = datetime.fromtimestamp(epoch_s)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
+
+
+def _clean(value: object) -> str:
+    return one_line(str(value))
