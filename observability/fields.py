@@ -132,8 +132,20 @@ FIELDS: tuple[Field, ...] = (
         Role.BODY,
         "the handler's time until the answer's end, milliseconds",
     ),
-    Field("bytes_in", "integer", ACCESS, Role.BODY, "bytes of the request's body"),
-    Field("bytes_out", "integer", ACCESS, Role.BODY, "bytes of the answer's body"),
+    Field(
+        "bytes_in",
+        "integer",
+        ACCESS,
+        Role.BODY,
+        "bytes of the request's body; of an ingress, the head included",
+    ),
+    Field(
+        "bytes_out",
+        "integer",
+        ACCESS,
+        Role.BODY,
+        "bytes of the answer's body; of an ingress, the head included",
+    ),
     Field(
         "client", "string", ACCESS, Role.BODY, "address of the client, if LoggingConfig asks for it"
     ),

@@ -1,15 +1,8 @@
-"""Access records: one for each request, encoded directly, past `logging`."""
+"""The access record: the facts of one request. Pure; `access_log.py` writes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
-
-from observability.instrument.clock import next_time
-from observability.instrument.encode import encode_line, encode_tail
-from observability.instrument.segments import SegmentWriter
 
 CALLER_GONE = 499
 """Status of a request whose client went away before its answer began (nginx's)."""
@@ -43,26 +36,6 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     error: str = ""
     exception: str = ""
     backend: str = ""
-
-
-class AccessLog:
-    """Writes access records to a process's segments.
-
-    Args:
-        writer: of this process.
-        static: fields that all records of this process have.
-    """
-
-    def __init__(self, writer: SegmentWriter, static: Mapping[str, Any]) -> None:
-        self._writer = writer
-        self._tail = encode_tail(static)
-
-    def write(self, record: AccessRecord) -> None:
-        """Append the record of a request that ended now."""
-        record.time = next_time()
-        record.kind = "access"
-        record.level = "ERROR" if record.status >= 500 else "INFO"
-        self._writer.append(encode_line(record, self._tail))
 
 
 def to_ms(seconds: float) -> float:

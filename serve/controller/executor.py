@@ -281,7 +281,7 @@ class Executor:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
                 **_FOREVER,
             )
-            .remote(self._controller_name, node_id, goal.http)
+            .remote(self._controller_name, node_id, goal.http, goal.logging)
         )
         self._adopt_ingress(node_id, actor)
 

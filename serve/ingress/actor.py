@@ -12,13 +12,16 @@ import tempfile
 
 import ray
 
+from observability.instrument.logging_config import LoggingConfig
 from serve.config import HTTPOptions
 from serve.controller.publish import INGRESS_KEY
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.locate import find_haproxy
 from serve.ingress.records import IngressSettings
+from serve.ingress.trail import IngressRecords
 from serve.owner import until_owner_gone
 from serve.records import IngressTable
+from serve.session import segment_folder
 from serve.watcher import Watcher
 
 logger = logging.getLogger("ray.serve")
@@ -33,18 +36,27 @@ class IngressActor:
         controller_name: the instance's controller.
         node_id: Ray's id of this node, hexadecimal.
         http: where to listen.
+        logging_config: the instance's.
     """
 
     async def __init__(  # type: ignore[misc] # Ray awaits it
-        self, controller_name: str, node_id: str, http: HTTPOptions
+        self, controller_name: str, node_id: str, http: HTTPOptions, logging_config: LoggingConfig
     ) -> None:
         assert http.host is not None  # without a host there is no ingress
         self._address = f"{http.host}:{http.port}"
         folder = _run_folder(controller_name, node_id)
         self._settings = IngressSettings(
-            http.host, http.port, folder, node_id, request_timeout_s=http.request_timeout_s
+            http.host,
+            http.port,
+            folder,
+            node_id,
+            request_timeout_s=http.request_timeout_s,
+            is_logged=logging_config.access_log,
         )
-        self._keeper = IngressKeeper(self._settings, find_haproxy())
+        self._records = IngressRecords(
+            segment_folder(), ray.util.get_node_ip_address(), logging_config
+        )
+        self._keeper = IngressKeeper(self._settings, find_haproxy(), self._records.take_line)
         self._is_started = False
         self._watcher = Watcher(controller_name, f"ingress/{node_id}", self._apply)
         self._is_serving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,6 +82,7 @@ class IngressActor:
             task.cancel()
         await self._keeper.stop(STOP_GRACE_S)
         shutil.rmtree(self._settings.folder, ignore_errors=True)
+        await asyncio.to_thread(self._records.close)
 
     async def _run(self) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from serve.errors import RayServeException
 from serve.ingress.admin import AdminClient, AdminError
@@ -38,11 +39,17 @@ class IngressKeeper:
     Args:
         settings: of this node.
         binary: HAProxy's path. None: `start` looks for one.
+        take_line: called with each line that HAProxy logs.
     """
 
-    def __init__(self, settings: IngressSettings, binary: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        binary: str | None = None,
+        take_line: Callable[[bytes], None] = lambda line: None,
+    ) -> None:
         self._settings = settings
-        self._process = HAProxyProcess(settings, binary)
+        self._process = HAProxyProcess(settings, binary, take_line)
         self._admin = AdminClient(settings.admin_socket)
         self._table = IngressTable()
         self._lock = asyncio.Lock()

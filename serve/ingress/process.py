@@ -12,12 +12,14 @@ import os
 import re
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from serve.errors import RayServeException
 from serve.ingress.admin import AdminError, send_command
 from serve.ingress.guard import Guard, launch_command
 from serve.ingress.locate import check_port, find_haproxy
+from serve.ingress.pipe import LinePipe
 from serve.ingress.records import CONFIG_NAME, Document, IngressSettings
 
 logger = logging.getLogger("ray.serve")
@@ -41,10 +43,17 @@ class HAProxyProcess:
     Args:
         settings: where it listens and keeps its files.
         binary: path of the program. None: `start` looks for one.
+        take_line: called with each line that it logs.
     """
 
-    def __init__(self, settings: IngressSettings, binary: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        binary: str | None = None,
+        take_line: Callable[[bytes], None] = lambda line: None,
+    ) -> None:
         self._settings = settings
+        self._pipe = LinePipe(take_line)
         self._explicit_binary = binary
         self._binary = ""
         self._folder = Path(settings.folder)
@@ -86,14 +95,18 @@ class HAProxyProcess:
             "-f",
             self._settings.config_path,
         ]
-        with open(self._folder / _LOG, "ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *launch_command(os.getpid(), command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C is the parent's, and the group is ours to end
-            )
+        write_end = await self._pipe.start()
+        try:
+            with open(self._folder / _LOG, "ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *launch_command(os.getpid(), command),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=write_end,
+                    stderr=log,
+                    start_new_session=True,  # a Ctrl-C is the parent's; the group is ours to end
+                )
+        finally:
+            os.close(write_end)
         self._guard.start(self._process.pid)
         try:
             await asyncio.wait_for(self._wait_until_ready(), START_TIMEOUT_S)
@@ -162,6 +175,8 @@ class HAProxyProcess:
                 logger.warning("HAProxy ignored SIGTERM, it is killed.")
         _signal_group(process.pid)
         await process.wait()
+        await self._pipe.drain(_TRY_S)
+        self._pipe.stop()
 
     async def _wait_for_quiet(self, process: asyncio.subprocess.Process) -> None:
         """Until no worker has a request: idle connections alone would keep it for a minute."""

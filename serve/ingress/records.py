@@ -23,6 +23,8 @@ class IngressSettings:
         request_timeout_s: how long either side may be silent during a request, seconds.
         keep_alive_timeout_s: how long a client's idle connection is kept, seconds.
         thread_count: HAProxy's threads.
+        is_logged: requests that no replica tells of are written to HAProxy's stdout
+            (`loglines.py`).
     """
 
     host: str
@@ -32,6 +34,7 @@ class IngressSettings:
     request_timeout_s: float = 600.0
     keep_alive_timeout_s: float = 60.0
     thread_count: int = 1
+    is_logged: bool = False
 
     def __post_init__(self) -> None:
         if not _HOST.fullmatch(self.host):

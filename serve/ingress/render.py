@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 
 from serve.ids import REQUEST_ID_PATTERN
+from serve.ingress.loglines import MAX_LINE_BYTES, WHOLE_BYTES, log_format
 from serve.ingress.maps import (
     HEALTH_SECTION,
     MISS_SECTION,
@@ -78,7 +79,7 @@ def render(table: IngressTable, settings: IngressSettings) -> Document:
     endpoints = key_endpoints(table)
     lines = [
         *_global(maps, endpoints, settings),
-        *_defaults(settings),
+        *_defaults(settings, files),
         *_frontend(table, endpoints, files, maps, settings),
         *_miss(files, maps),
         *_own_answers(files),
@@ -117,8 +118,17 @@ def _global(maps: Maps, endpoints: list[Endpoint], settings: IngressSettings) ->
         f"    stats socket {settings.admin_socket} mode 600 level admin expose-fd listeners",
         f"    tune.bufsize {buffer}",
         f"    tune.maxrewrite {rewrite}",
+        *_log_target(settings),
         "",
     ]
+
+
+def _log_target(settings: IngressSettings) -> list[str]:
+    return (
+        [f"    log stdout len {MAX_LINE_BYTES} format raw local0 info"]
+        if settings.is_logged
+        else []
+    )
 
 
 def _header_bytes(endpoint: Endpoint) -> int:
@@ -127,8 +137,15 @@ def _header_bytes(endpoint: Endpoint) -> int:
     return len((route.endpoint + (route.route or "") + tags).encode())
 
 
-def _defaults(settings: IngressSettings) -> list[str]:
+def _defaults(settings: IngressSettings, files: dict[str, str]) -> list[str]:
     request_timeout = _ms(settings.request_timeout_s)
+    log = []
+    if settings.is_logged:
+        log = [
+            "    log global",
+            "    option dontlognull",
+            f"    log-format {log_format(files)}",
+        ]
     return [
         "defaults",
         "    mode http",
@@ -140,6 +157,7 @@ def _defaults(settings: IngressSettings) -> list[str]:
         "    timeout tunnel 1h",
         "    option idle-close-on-response",
         "    option http-no-delay",
+        *log,
         "",
     ]
 
@@ -163,6 +181,7 @@ def _frontend(
         f"    http-request set-var(txn.id) req.fhdr(x-request-id) if {valid_id}",
         "    http-request set-var(txn.id) uuid,regsub(-,,g) unless { var(txn.id) -m found }",
         "    http-request set-header X-Request-ID %[var(txn.id)]",
+        "    http-request set-header X-Serve-Start %[date(0,us)]",
         "    http-after-response set-header X-Request-ID %[var(txn.id)]",
         _refuse_nul(),
         *_find("txn.key", "path", files, maps),
@@ -172,6 +191,11 @@ def _frontend(
         "    http-request del-header X-Serve-Mount",
         "    http-request del-header X-Serve-Shadow",
     ]
+    if settings.is_logged:  # the replica tells of what it answered whole
+        lines.append(
+            "    http-response set-log-level silent if { res.fhdr(x-serve-replica) -m found } "
+            f"{{ res.fhdr(content-length) -m int le {WHOLE_BYTES} }}"
+        )
     if any(endpoint.route.is_mount for endpoint in endpoints):
         lines.append("    http-request set-header X-Serve-Mount 1 if { var(txn.key) -m sub .p. }")
     chosen = [f"    use_backend {RELAY_SECTION} if {{ stopping }}", *_split(endpoints, files)]
@@ -285,6 +309,7 @@ def _own_answers(files: dict[str, str]) -> list[str]:
     """Health, the route table, and endpoints that have no traffic."""
     return [
         f"backend {HEALTH_SECTION}",
+        "    http-request set-log-level silent",
         f"    http-request return status 200 {_TEXT} string success",
         "",
         f"backend {ROUTES_SECTION}",
@@ -319,6 +344,7 @@ def _backend(backend: BackendTargets, files: dict[str, str]) -> list[str]:
     """
     name = section_name(backend.backend_tag)
     tag = f"%[str({name}),map_str({files['tags']})]"
+    own = f"hdr X-Serve-Backend '{tag}'"
     limit = backend.max_queued_queries
     is_full = f"{{ queue ge {limit} }} " if limit > 0 else ""
     lines = [
@@ -332,16 +358,16 @@ def _backend(backend: BackendTargets, files: dict[str, str]) -> list[str]:
         "    option abortonclose",
         "    option forwardfor",
         "    http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE TRACE }",
-        f"    http-request return status 503 {_TEXT} hdr Retry-After 1 lf-string "
+        f"    http-request return status 503 {_TEXT} hdr Retry-After 1 {own} lf-string "
         f'\'Backend "{tag}" is busy and its queue of {limit} is full. Try again later, or raise '
         f"max_queued_queries.' if {is_full}{{ nbsrv gt 0 }} {{ be_conn_free le 0 }}",
-        f"    http-error status 503 {_TEXT} hdr Retry-After 1 lf-string "
+        f"    http-error status 503 {_TEXT} hdr Retry-After 1 {own} lf-string "
         f'\'No replica of backend "{tag}" could take the request in time. Replicas: %[nbsrv], '
         "waiting requests: %[queue].'",
-        f"    http-error status 502 {_TEXT} lf-string "
+        f"    http-error status 502 {_TEXT} {own} lf-string "
         f'\'A replica of backend "{tag}" ended while it answered; the request may have been '
         "executed.'",
-        f"    http-error status 504 {_TEXT} lf-string "
+        f"    http-error status 504 {_TEXT} {own} lf-string "
         f"'Backend \"{tag}\" did not answer in time (request_timeout_s of http_options).'",
     ]
     lines += [_server(replica, backend.max_concurrent_queries) for replica in backend.replicas]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from observability.instrument.access import AccessLog, AccessRecord, to_ms
+from observability.instrument.access import AccessRecord, to_ms
+from observability.instrument.access_log import AccessLog
 from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 PURE = [
     "observability.fields",
+    "observability.instrument.access",
     "observability.instrument.context",
     "observability.instrument.encode",
     "observability.instrument.logging_config",
@@ -29,6 +30,7 @@ PURE = [
     "serve.controller.reconcile",
     "serve.errors",
     "serve.ids",
+    "serve.ingress.loglines",
     "serve.ingress.maps",
     "serve.ingress.names",
     "serve.ingress.plan",

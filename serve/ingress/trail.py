@@ -1,0 +1,43 @@
+"""What an ingress's process writes: the requests that no replica tells of, and its own log."""
+
+from __future__ import annotations
+
+import os
+
+from observability.fields import Component
+from observability.instrument.access_log import AccessLog
+from observability.instrument.capture import install
+from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.segments import SegmentWriter
+from serve.ids import make_request_id
+from serve.ingress.loglines import parse_line, to_record
+
+
+class IngressRecords:
+    """One for each ingress.
+
+    Args:
+        folder: of the segments.
+        node: address of its node.
+        config: the instance's.
+    """
+
+    def __init__(self, folder: str, node: str, config: LoggingConfig) -> None:
+        static = {"component": Component.INGRESS.value, "node": node, "pid": os.getpid()}
+        writer = SegmentWriter(folder, f"ingress_{node}", config.retention)
+        self._capture = install(writer, static, config, streams=False)
+        self._access = AccessLog(writer, {**static, **config.extra_fields})
+        self._has_client = config.client_address
+
+    def take_line(self, data: bytes) -> None:
+        """Record what a line of HAProxy's tells, unless a replica does."""
+        line = parse_line(data)
+        if line is None:
+            return
+        record = to_record(line, make_request_id(), has_client=self._has_client)
+        if record is not None:
+            self._access.write(record)
+
+    def close(self) -> None:
+        """Write everything. The process ends next."""
+        self._capture.close()
