@@ -52,7 +52,7 @@ class Field:
 
     Attributes:
         name: its key in the JSON object.
-        type: JSON type: string, integer, number, object.
+        type: JSON type: string, integer, number, array, object.
         kinds: the kinds of record that have it. A field without a value is left out of a record.
         role: what a log store does with it.
         meaning: for people, with the unit.
@@ -83,6 +83,13 @@ FIELDS: tuple[Field, ...] = (
     Field("endpoint", "string", BOTH, Role.METADATA, "name of the endpoint asked"),
     Field("route", "string", BOTH, Role.METADATA, "the endpoint's pattern, never the raw path"),
     Field("request_id", "string", BOTH, Role.METADATA, "id of the request"),
+    Field(
+        "batch_ids",
+        "array",
+        LOG,
+        Role.BODY,
+        "ids of all requests of the batch that said it; then there is no request_id",
+    ),
     Field("trace_id", "string", BOTH, Role.METADATA, "W3C trace id, 32 hexadecimal digits"),
     Field(
         "span_id",

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from observability.instrument.context import RequestContext, join_contexts, request_context
 from serve.errors import RayServeException
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,6 +62,9 @@ def check_batch_result(result: object, batch_size: int) -> list[Any]:
     return answers
 
 
+_Entry = tuple[Any, "asyncio.Future[Any]", RequestContext | None]
+
+
 class BatchQueue:
     """Collects items for one event loop and hands them on in batches, one batch at a time.
 
@@ -79,14 +83,14 @@ class BatchQueue:
         self._run = run
         self.max_batch_size = max_batch_size
         self.wait_timeout_s = wait_timeout_s
-        self._items: deque[tuple[Any, asyncio.Future[Any]]] = deque()
+        self._items: deque[_Entry] = deque()
         self._full = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     def put(self, item: object) -> asyncio.Future[Any]:
         """Add an item; the future gives its answer, or the whole batch's exception."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._items.append((item, future))
+        self._items.append((item, future, request_context.get()))
         if len(self._items) >= self.max_batch_size:
             self._full.set()
         if self._worker is None or self._worker.done():
@@ -107,24 +111,26 @@ class BatchQueue:
         with contextlib.suppress(asyncio.TimeoutError):  # then the batch is not full
             await asyncio.wait_for(self._full.wait(), self.wait_timeout_s)
 
-    def _take(self) -> list[tuple[Any, asyncio.Future[Any]]]:
-        batch: list[tuple[Any, asyncio.Future[Any]]] = []
+    def _take(self) -> list[_Entry]:
+        batch: list[_Entry] = []
         while self._items and len(batch) < self.max_batch_size:
             entry = self._items.popleft()
             if not entry[1].done():  # its caller gave up
                 batch.append(entry)
         return batch
 
-    async def _answer(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
+    async def _answer(self, batch: list[_Entry]) -> None:
+        # This task goes on from batch to batch: what is said in one is not its first request's.
+        request_context.set(join_contexts([context for _, _, context in batch]))
         try:
-            result = await self._run([item for item, _ in batch])
+            result = await self._run([item for item, _, _ in batch])
             answers = check_batch_result(result, len(batch))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the batch's callers' own
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future, _), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
 

@@ -36,6 +36,11 @@ def owning_controller() -> str | None:
     return None if _current is None else _current._internal_controller_name
 
 
+def current_tags() -> tuple[str, str]:
+    """(backend tag, replica tag) of this process, both empty outside a backend."""
+    return ("", "") if _current is None else (_current.backend_tag, _current.replica_tag)
+
+
 def get_replica_context() -> ReplicaContext:
     """The backend tag and replica tag of the backend that calls this, its constructor included.
 

@@ -20,6 +20,8 @@ class RequestContext:
         trace_id: of the W3C trace it belongs to, 32 hexadecimal digits; "" without one.
         span_id: this step of the request, 16 hexadecimal digits; "" until something refers to it.
         parent_id: span_id of the step that made this call; "" for what comes from outside.
+        batch_size: requests of the batch that it is handled in.
+        batch_ids: of code that works for a batch, the ids of all its requests.
     """
 
     request_id: str
@@ -28,12 +30,33 @@ class RequestContext:
     trace_id: str = ""
     span_id: str = ""
     parent_id: str = ""
+    batch_size: int = 1
+    batch_ids: tuple[str, ...] = ()
 
     def refer(self) -> str:
         """The span_id, made now if there is none: most requests call nobody and need none."""
         if not self.span_id:
             self.span_id = f"{getrandbits(64) or 1:016x}"
         return self.span_id
+
+
+def join_contexts(contexts: list[RequestContext | None]) -> RequestContext | None:
+    """What code that works for several requests at once works for.
+
+    Of one request, that one. Of several, what they have in common, and all their ids.
+    """
+    known = [context for context in contexts if context is not None]
+    for context in known:
+        context.batch_size = len(contexts)
+    if len(contexts) == 1 or not known:
+        return contexts[0]
+    endpoints, routes = {c.endpoint for c in known}, {c.route for c in known}
+    return RequestContext(
+        "",
+        endpoints.pop() if len(endpoints) == 1 else "",
+        routes.pop() if len(routes) == 1 else "",
+        batch_ids=tuple(context.request_id for context in known),
+    )
 
 
 request_context: ContextVar[RequestContext | None] = ContextVar("tagtrail_request", default=None)

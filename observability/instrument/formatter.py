@@ -44,6 +44,7 @@ class LogLine(msgspec.Struct, omit_defaults=True, gc=False):
     endpoint: str = ""
     route: str = ""
     request_id: str = ""
+    batch_ids: tuple[str, ...] = ()
     trace_id: str = ""
     span_id: str = ""
     exception: str = ""
@@ -84,6 +85,7 @@ class JSONLines(BaseJsonFormatter):
             context.endpoint,
             context.route,
             context.request_id,
+            context.batch_ids,
             context.trace_id,
             context.span_id,
         )

@@ -46,7 +46,14 @@ class Query:
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is wanted."""
-        for name in ("request_id", "replica", "backend", "endpoint"):
+        wanted = self.request_id
+        if (
+            wanted
+            and record.get("request_id") != wanted
+            and wanted not in record.get("batch_ids", ())
+        ):
+            return False
+        for name in ("replica", "backend", "endpoint"):
             wanted = getattr(self, name)
             if wanted and record.get(name) != wanted:
                 return False
@@ -59,9 +66,10 @@ class Query:
 
     def needles(self) -> list[bytes]:
         """What the line of every wanted record contains, the rarest first."""
-        found = [
+        found = [_encode(self.request_id)] if self.request_id else []  # a batch lists several
+        found += [
             b'"%s":%s' % (name.encode(), _encode(value))
-            for name in ("request_id", "replica", "endpoint", "backend")
+            for name in ("replica", "endpoint", "backend")
             if (value := getattr(self, name))
         ]
         if self.text:

@@ -18,13 +18,16 @@ import ray
 
 from observability.fields import Component
 from observability.instrument.capture import Capture, install
+from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.numbers import Snapshot, process_numbers
 from observability.instrument.segments import SegmentWriter
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
 from serve.controller.checkpoint import Checkpoint
 from serve.controller.executor import Executor
+from serve.controller.figures import controller_families
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Failure, Observed, Phase
 from serve.controller.publish import INGRESS_KEY, publish
@@ -70,6 +73,9 @@ class Controller:
         )
         for backend in self._goal.backends.values():
             self._executor.remember_config(backend.tag, backend.config)
+        self._loop_ms = 0.0
+        process_numbers.join(lambda: controller_families(self._world.observed, self._loop_ms))
+        start_export()
         self._is_ready = asyncio.Event()
         self._is_stopping = False
         self._loop_task = asyncio.get_running_loop().create_task(self._run())
@@ -195,6 +201,10 @@ class Controller:
         )
         await self._commit_routes(next_goal)
 
+    async def numbers(self) -> list[Snapshot]:
+        """This process's metrics as they are now."""
+        return process_numbers.snapshot()
+
     async def status(self) -> Status:
         """The goal and the world as they are now."""
         return Status(self._goal, self._world.observed, os.getpid())
@@ -205,12 +215,14 @@ class Controller:
         self._checkpoint.delete()
         await self._executor.stop_everything()
         self._loop_task.cancel()
+        await asyncio.to_thread(stop_export)
         await asyncio.to_thread(self._capture.close)
 
     # The control loop.
 
     async def _run(self) -> None:
         while True:
+            begun = time.perf_counter()
             try:
                 await self._refresh_nodes()
                 if not self._is_ready.is_set():
@@ -221,6 +233,7 @@ class Controller:
                 logger.exception(
                     "A step of the control loop failed; the next one is in %s s", LOOP_PERIOD_S
                 )
+            self._loop_ms = (time.perf_counter() - begun) * 1000
             await self._world.changed(LOOP_PERIOD_S)
 
     def _step(self) -> None:

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from observability.instrument.context import request_context
 from serve.call import Call
+from serve.handle.counts import CallCount, count_calls
 from serve.handle.registry import Registry, get_registry
 from serve.handle.response import Response
 from serve.ids import make_request_id
@@ -51,6 +52,7 @@ class _Handle:
         self.handle_options = options or HandleOptions()
         self._controller_name = controller_name
         self._registry: Registry | None = None
+        self._counted: CallCount | None = None
 
     def options(
         self,
@@ -110,13 +112,16 @@ class _Handle:
 
     def _make_call(self, data: Any, kwargs: dict[str, Any]) -> Call:
         options = self.handle_options
+        if self._counted is None:
+            self._counted = count_calls(self.endpoint_name)
+        self._counted.calls += 1
         context = request_context.get()
         return Call(
             data,
             kwargs,
             options.method_name,
             self.endpoint_name,
-            make_request_id() if context is None else context.request_id,
+            make_request_id() if context is None or not context.request_id else context.request_id,
             options.http_method,
             options.shard_key,
             options.http_headers or None,

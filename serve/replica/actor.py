@@ -12,6 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from observability.instrument.export import start_export, stop_export
+from observability.instrument.numbers import Snapshot, process_numbers
 from serve.call import unpack_call
 from serve.config import BackendConfig
 from serve.handle.shadow import send_copies
@@ -67,6 +69,7 @@ class ReplicaActor:
             host,
             spec.logging_of(spec.config),
         )
+        start_export()
         runtime = ray.get_runtime_context()
         controller = ray.get_actor(spec.controller_name, namespace=NAMESPACE)
         placed = controller.replica_placed.remote(spec.replica_tag)
@@ -116,6 +119,10 @@ class ReplicaActor:
             return Failed(describe_failure(error))
         return None
 
+    async def numbers(self) -> list[Snapshot]:
+        """This process's metrics as they are now."""
+        return process_numbers.snapshot()
+
     async def drain(self, wait_loop_s: float, timeout_s: float) -> bool:
         """Let calls finish; whether all did in time. The controller ends the process afterwards."""
         return await self._replica.drain(wait_loop_s, timeout_s)
@@ -124,6 +131,7 @@ class ReplicaActor:
         """Close everything."""
         self._owner_watch.cancel()
         await self._replica.stop()
+        await asyncio.to_thread(stop_export)
         await asyncio.to_thread(self._records.close)
 
     async def _start(self) -> ReplicaAddress | str:

@@ -1,11 +1,42 @@
-"""Placeholder until builder C's file is there."""
+"""A replica's figures. The request path adds to plain numbers; the families are made when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from observability import catalog
+from observability.catalog import Metric
+from observability.instrument.access import CALLER_GONE
+from observability.instrument.numbers import Buckets, Family
+
+HTTP_WAYS = frozenset({"http", "websocket"})
+SHADOW = "shadow"
 
 
 class ReplicaMetrics:
-    """Placeholder."""
+    """One for each replica.
 
-    def __init__(self, backend_tag: str, replica_tag: str) -> None:
-        self.tags = (backend_tag, replica_tag)
+    Args:
+        backend_tag: its backend.
+        replica_tag: the replica.
+        records: gives (records written, records dropped).
+    """
+
+    def __init__(
+        self,
+        backend_tag: str,
+        replica_tag: str,
+        records: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        self._backend = backend_tag
+        self._replica = replica_tag
+        self._records = records
+        self._ended: dict[tuple[str, str, str, int], int] = {}
+        self._queuing = Buckets(catalog.LATENCY_BUCKETS_MS)
+        self._processing: dict[int, Buckets] = {1: Buckets(catalog.LATENCY_BUCKETS_MS)}
+        self.read_load: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """Gives (queries being processed, queries queued)."""
+        self.loop_lag_ms = 0.0
 
     def finish(
         self,
@@ -15,5 +46,68 @@ class ReplicaMetrics:
         status: int,
         queue_ms: float,
         processing_ms: float,
+        batch_size: int = 1,
     ) -> None:
-        """Placeholder."""
+        """A request ended. On the replica's loop only.
+
+        Args:
+            endpoint: the endpoint asked.
+            route: its route; "" for calls.
+            way: `http`, `websocket`, `call`, `remote` or `shadow`.
+            status: HTTP status, or what HTTP would say.
+            queue_ms: wait before the handler ran, milliseconds.
+            processing_ms: the handler's time, milliseconds.
+            batch_size: requests of the batch it was in.
+        """
+        ended, key = self._ended, (endpoint, route, way, status)
+        ended[key] = ended.get(key, 0) + 1
+        self._queuing.add(queue_ms)
+        buckets = self._processing.get(batch_size)
+        if buckets is None:
+            buckets = self._processing[batch_size] = Buckets(catalog.LATENCY_BUCKETS_MS)
+        buckets.add(processing_ms)
+
+    def collect(self) -> list[Family]:
+        """All families as they are now."""
+        own, name = (self._backend, self._replica), self._backend
+        requests = _family(catalog.BACKEND_REQUESTS, {(name,): 0.0})
+        errors = _family(catalog.BACKEND_ERRORS, {(name,): 0.0})
+        http, routed = _family(catalog.HTTP_REQUESTS), _family(catalog.ROUTER_REQUESTS)
+        ended = _family(catalog.ENDPOINT_REQUESTS)
+        for (endpoint, route, way, status), count in list(self._ended.items()):
+            if status >= 500:
+                errors.add((name,), count)
+            elif status != CALLER_GONE:
+                requests.add((name,), count)
+            if way in HTTP_WAYS:
+                http.add((route,), count)
+            if way != SHADOW:
+                routed.add((endpoint,), count)
+            ended.add((endpoint, *own, f"{status // 100}xx"), count)
+        processing = _family(catalog.PROCESSING_LATENCY)
+        for size, buckets in list(self._processing.items()):
+            processing.set((*own, str(size)), buckets)
+        busy, queued = self.read_load()
+        written, dropped = self._records()
+        who = ("serve", *own)
+        return [
+            requests,
+            errors,
+            http,
+            routed,
+            ended,
+            _family(catalog.QUEUING_LATENCY, {own: self._queuing}),
+            processing,
+            _family(catalog.REPLICA_PROCESSING, {own: float(busy)}),
+            _family(catalog.REPLICA_QUEUED, {own: float(queued)}),
+            _family(catalog.LOOP_LAG, {own: self.loop_lag_ms}),
+            _family(catalog.RECORDS_WRITTEN, {who: float(written)}),
+            _family(catalog.RECORDS_DROPPED, {who: float(dropped)}),
+        ]
+
+
+def _family(metric: Metric, values: dict[tuple[str, ...], float | Buckets] | None = None) -> Family:
+    family = Family(metric)
+    for labels, value in (values or {}).items():
+        family.set(labels, value)
+    return family

@@ -7,6 +7,7 @@ import os
 from observability.fields import Component
 from observability.instrument.capture import install
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.numbers import process_numbers
 from observability.instrument.segments import SegmentWriter
 from serve.replica.metrics import ReplicaMetrics
 from serve.replica.trail import ReplicaTrail
@@ -35,7 +36,10 @@ class ReplicaRecords:
         }
         writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
         self._capture = install(writer, static, config, streams=True)
-        self.metrics = ReplicaMetrics(backend_tag, replica_tag)
+        self.metrics = ReplicaMetrics(
+            backend_tag, replica_tag, lambda: (writer.written, writer.dropped)
+        )
+        process_numbers.join(self.metrics.collect)
         self.trail = ReplicaTrail(writer, static, self.metrics, config)
 
     def configure(self, config: LoggingConfig) -> None:
@@ -49,4 +53,5 @@ class ReplicaRecords:
 
     def close(self) -> None:
         """Write everything. The process ends next."""
+        process_numbers.leave(self.metrics.collect)
         self._capture.close()

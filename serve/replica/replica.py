@@ -29,6 +29,7 @@ from serve.request import HTTPRequest, ServeRequest, copy_facts
 from serve.transport.server import CallServer
 
 CLOSE_GRACE_S = 2.0
+LAG_TICK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Replica:
         self._http: HTTPServer
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
+        self._lag_watch: asyncio.Task[None] | None = None
+        records.metrics.read_load = lambda: (self._gate.inside, self._gate.waiting)
 
     @property
     def is_asgi(self) -> bool:
@@ -125,6 +128,7 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
+        self._lag_watch = asyncio.get_running_loop().create_task(self._watch_lag())
         return await self._listen()
 
     async def execute(self, call: Call, way: str) -> Any:
@@ -190,6 +194,8 @@ class Replica:
 
     async def stop(self) -> None:
         """Close every way in, run the application's shutdown, let go of the callable."""
+        if self._lag_watch is not None:
+            self._lag_watch.cancel()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
         if self._lifespan is not None:
@@ -232,6 +238,17 @@ class Replica:
 
     def _app_state(self) -> dict[str, Any]:
         return {} if self._lifespan is None else dict(self._lifespan.state)
+
+    async def _watch_lag(self) -> None:
+        """How late a timer is: how long this loop was busy with something else."""
+        loop = asyncio.get_running_loop()
+        while True:
+            worst_s = 0.0
+            for _ in range(round(1 / LAG_TICK_S)):
+                due = loop.time() + LAG_TICK_S
+                await asyncio.sleep(LAG_TICK_S)
+                worst_s = max(worst_s, loop.time() - due)
+            self._records.metrics.loop_lag_ms = worst_s * 1000
 
     def _is_idle(self) -> bool:
         return self._gate.inside == 0 and self._gate.waiting == 0

@@ -11,11 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PURE = [
+    "observability.catalog",
     "observability.fields",
     "observability.instrument.access",
     "observability.instrument.context",
     "observability.instrument.encode",
     "observability.instrument.logging_config",
+    "observability.instrument.numbers",
     "observability.instrument.plain",
     "observability.instrument.retention",
     "observability.trail.query",
@@ -24,6 +26,7 @@ PURE = [
     "serve.call",
     "serve.config",
     "serve.context",
+    "serve.controller.figures",
     "serve.controller.goal",
     "serve.controller.observed",
     "serve.controller.publish",

@@ -1,0 +1,171 @@
+"""Every metric, written once: the docs' table, dashboards and contract tests derive from it.
+
+The first eleven are Ray Serve 1.3.0's, with its names, tags, descriptions and buckets. Where its
+code and its documentation disagree, the documented meaning holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class MetricKind(str, Enum):
+    """What a number does."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: as code names it; exported with `ray_` before it, a counter with `_total` behind it.
+        kind: counter, gauge or histogram.
+        tags: its labels.
+        description: for people, with the unit.
+        buckets: upper bounds of a histogram's buckets.
+    """
+
+    name: str
+    kind: MetricKind
+    tags: tuple[str, ...]
+    description: str
+    buckets: tuple[float, ...] = ()
+
+
+LATENCY_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+
+_C, _G, _H = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+
+BACKEND_REQUESTS = Metric(
+    "serve_backend_request_counter",
+    _C,
+    ("backend",),
+    "The number of queries that have been processed in this replica.",
+)
+BACKEND_ERRORS = Metric(
+    "serve_backend_error_counter",
+    _C,
+    ("backend",),
+    "The number of exceptions that have occurred in the backend.",
+)
+REPLICA_STARTS = Metric(
+    "serve_backend_replica_starts",
+    _C,
+    ("backend", "replica"),
+    "The number of times this replica has been restarted due to failure.",
+)
+QUEUING_LATENCY = Metric(
+    "serve_backend_queuing_latency_ms",
+    _H,
+    ("backend", "replica"),
+    "The latency for queries in the replica's queue waiting to be processed.",
+    LATENCY_BUCKETS_MS,
+)
+PROCESSING_LATENCY = Metric(
+    "serve_backend_processing_latency_ms",
+    _H,
+    ("backend", "replica", "batch_size"),
+    "The latency for queries to be processed.",
+    LATENCY_BUCKETS_MS,
+)
+REPLICA_QUEUED = Metric(
+    "serve_replica_queued_queries",
+    _G,
+    ("backend", "replica"),
+    "The current number of queries queued in the backend replicas.",
+)
+REPLICA_PROCESSING = Metric(
+    "serve_replica_processing_queries",
+    _G,
+    ("backend", "replica"),
+    "The current number of queries being processed.",
+)
+HTTP_REQUESTS = Metric(
+    "serve_num_http_requests", _C, ("route",), "The number of HTTP requests processed."
+)
+ROUTER_REQUESTS = Metric(
+    "serve_num_router_requests",
+    _C,
+    ("endpoint",),
+    "The number of requests processed by the router.",
+)
+HANDLE_REQUESTS = Metric(
+    "serve_handle_request_counter",
+    _C,
+    ("handle", "endpoint"),
+    "The number of handle.remote() calls that have been made on this handle.",
+)
+BACKEND_QUEUED = Metric(
+    "serve_backend_queued_queries",
+    _G,
+    ("backend", "endpoint"),
+    "The current number of queries to this backend waiting to be assigned to a replica.",
+)
+
+SEED_METRICS = (
+    BACKEND_REQUESTS,
+    BACKEND_ERRORS,
+    REPLICA_STARTS,
+    QUEUING_LATENCY,
+    PROCESSING_LATENCY,
+    REPLICA_QUEUED,
+    REPLICA_PROCESSING,
+    HTTP_REQUESTS,
+    ROUTER_REQUESTS,
+    HANDLE_REQUESTS,
+    BACKEND_QUEUED,
+)
+
+ENDPOINT_REQUESTS = Metric(
+    "serve_endpoint_requests",
+    _C,
+    ("endpoint", "backend", "replica", "status_class"),
+    "Requests that ended, by the class of their status (2xx, 4xx, ...). Those that no replica "
+    "answered have no replica.",
+)
+REPLICA_STATE = Metric(
+    "serve_replica_state",
+    _G,
+    ("backend", "replica", "state"),
+    "1 for the state that a replica is in: STARTING, RUNNING, RESTARTING or STOPPING.",
+)
+LOOP_LAG = Metric(
+    "serve_replica_loop_lag_ms",
+    _G,
+    ("backend", "replica"),
+    "How late the replica's event loop ran a timer in the last second, the worst, milliseconds.",
+)
+RECORDS_WRITTEN = Metric(
+    "serve_records_written",
+    _C,
+    ("component", "backend", "replica"),
+    "Records written to the segments.",
+)
+RECORDS_DROPPED = Metric(
+    "serve_records_dropped",
+    _C,
+    ("component", "backend", "replica"),
+    "Records that could not be written: the disk is full, say.",
+)
+CONTROLLER_LOOP = Metric(
+    "serve_controller_loop_ms",
+    _G,
+    (),
+    "How long the last step of the controller's loop took, milliseconds.",
+)
+
+EXTRA_METRICS = (
+    ENDPOINT_REQUESTS,
+    REPLICA_STATE,
+    LOOP_LAG,
+    RECORDS_WRITTEN,
+    RECORDS_DROPPED,
+    CONTROLLER_LOOP,
+)
+
+METRICS = (*SEED_METRICS, *EXTRA_METRICS)

@@ -1,0 +1,162 @@
+"""Plain numbers that code adds to, and snapshots of them. Pure: who exports them is elsewhere."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from observability.catalog import Metric, MetricKind
+
+MAX_SERIES = 1000
+"""Most label sets of one metric in a process; the ones after that are counted together."""
+
+OTHER = "other"
+"""The value of every label of what is counted together."""
+
+
+class Buckets:
+    """A histogram's numbers.
+
+    Args:
+        bounds: upper bounds, rising; a value equal to a bound is within it.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """(upper bound as Prometheus writes it, values up to it), the last one `+Inf`."""
+        total, found = 0, []
+        names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        for name, count in zip(names, self.counts, strict=True):
+            total += count
+            found.append((name, total))
+        return found
+
+
+Labels = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Family:
+    """One metric's numbers, by the values of its tags.
+
+    Attributes:
+        metric: what it is.
+        values: of each label set, in the order of the metric's tags.
+    """
+
+    metric: Metric
+    values: dict[Labels, float | Buckets] = field(default_factory=dict)
+    is_full: bool = False
+
+    def add(self, labels: Labels, amount: float = 1.0) -> None:
+        """Count up."""
+        key = self._key(labels)
+        before = self.values.get(key, 0.0)
+        assert not isinstance(before, Buckets)
+        self.values[key] = before + amount
+
+    def set(self, labels: Labels, value: float | Buckets) -> None:
+        """Have this value."""
+        self.values[self._key(labels)] = value
+
+    def observe(self, labels: Labels, value: float) -> None:
+        """Count a value into its bucket."""
+        key = self._key(labels)
+        buckets = self.values.get(key)
+        if not isinstance(buckets, Buckets):
+            buckets = self.values[key] = Buckets(self.metric.buckets)
+        buckets.add(value)
+
+    def _key(self, labels: Labels) -> Labels:
+        if labels in self.values or len(self.values) < MAX_SERIES:
+            return labels
+        self.is_full = True
+        return (OTHER,) * len(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series as it is now. `value`: a number, or a copy of a histogram's buckets."""
+
+    labels: Mapping[str, str]
+    value: float | Buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One metric as it is now."""
+
+    metric: Metric
+    samples: tuple[Sample, ...]
+
+
+Collect = Callable[[], Iterable[Family]]
+"""Gives the families of some part of the process as they are now."""
+
+
+class Numbers:
+    """All numbers of a process. Parts join with a function that gives their families."""
+
+    def __init__(self) -> None:
+        self._collects: list[Collect] = []
+
+    def join(self, collect: Collect) -> None:
+        """Have a part's families in each snapshot."""
+        self._collects.append(collect)
+
+    def leave(self, collect: Collect) -> None:
+        """Have them no more."""
+        if collect in self._collects:
+            self._collects.remove(collect)
+
+    def snapshot(self) -> list[Snapshot]:
+        """Everything as it is now. Families of one name are put together."""
+        merged: dict[str, Family] = {}
+        for collect in list(self._collects):
+            for family in collect():
+                known = merged.setdefault(family.metric.name, Family(family.metric))
+                for labels, value in list(family.values.items()):
+                    _merge(known, labels, value)
+        return [_freeze(family) for family in merged.values()]
+
+
+def _merge(known: Family, labels: Labels, value: float | Buckets) -> None:
+    before = known.values.get(labels)
+    if isinstance(value, Buckets):
+        total = Buckets(value.bounds)
+        for part in (before, value):
+            if isinstance(part, Buckets):
+                total.counts = [a + b for a, b in zip(total.counts, part.counts, strict=True)]
+                total.sum += part.sum
+        known.values[labels] = total
+    elif known.metric.kind is MetricKind.COUNTER and isinstance(before, (int, float)):
+        known.values[labels] = before + value
+    else:
+        known.values[labels] = value
+
+
+def _freeze(family: Family) -> Snapshot:
+    tags = family.metric.tags
+    return Snapshot(
+        family.metric,
+        tuple(
+            Sample(dict(zip(tags, labels, strict=True)), value)
+            for labels, value in family.values.items()
+        ),
+    )
+
+
+process_numbers = Numbers()
+"""Those of this process."""
