@@ -1,7 +1,8 @@
 """Every metric, written once: the docs' table, dashboards and contract tests derive from it.
 
 The first eleven are Ray Serve 1.3.0's, with its names, tags, descriptions and buckets. Where its
-code and its documentation disagree, the documented meaning holds.
+code and its documentation disagree, the documented meaning holds. What a replica counts has its tag
+on top: so counts of several processes add up instead of overwriting each other.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ _C, _G, _H = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
 BACKEND_REQUESTS = Metric(
     "serve_backend_request_counter",
     _C,
-    ("backend",),
+    ("backend", "replica"),
     "The number of queries that have been processed in this replica.",
 )
 BACKEND_ERRORS = Metric(
     "serve_backend_error_counter",
     _C,
-    ("backend",),
+    ("backend", "replica"),
     "The number of exceptions that have occurred in the backend.",
 )
 REPLICA_STARTS = Metric(
@@ -86,12 +87,15 @@ REPLICA_PROCESSING = Metric(
     "The current number of queries being processed.",
 )
 HTTP_REQUESTS = Metric(
-    "serve_num_http_requests", _C, ("route",), "The number of HTTP requests processed."
+    "serve_num_http_requests",
+    _C,
+    ("route", "replica"),
+    "The number of HTTP requests processed.",
 )
 ROUTER_REQUESTS = Metric(
     "serve_num_router_requests",
     _C,
-    ("endpoint",),
+    ("endpoint", "replica"),
     "The number of requests processed by the router.",
 )
 HANDLE_REQUESTS = Metric(

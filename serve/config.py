@@ -147,6 +147,13 @@ class HTTPOptions(BaseModel):
     location: DeploymentMode | None = DeploymentMode.HeadOnly
     """HeadOnly: one server, on the node that started Serve. EveryNode: one each. NoServer: none."""
 
+    admin_host: str | None = DEFAULT_HOST
+    """Address of each ingress's metrics page, for whoever has no Ray metrics port. None: no page.
+    Not in Ray Serve 1.3.0."""
+
+    admin_port: int = Field(default=0, ge=0, le=65535)
+    """Port of that page. 0: a free one, which `tagtrail status` shows. Not in Ray Serve 1.3.0."""
+
     request_timeout_s: float = Field(default=600.0, gt=0)
     """Longest silence of a replica before its client gets 504, seconds. Not in Ray Serve 1.3.0."""
 

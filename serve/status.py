@@ -27,7 +27,12 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
         "backends": [{"tag", "healthy", "goal", "running", "replicas": [...], "last_error"}]}`.
     """
     ingresses = [
-        {"node_id": view.node_id, "address": view.address, "error": view.error}
+        {
+            "node_id": view.node_id,
+            "address": view.address,
+            "metrics": view.admin_address and f"http://{view.admin_address}/metrics",
+            "error": view.error,
+        }
         for view in status.observed.ingresses.values()
     ]
     backends = [_backend(backend, status) for backend in status.goal.backends.values()]

@@ -13,6 +13,9 @@ def print_status(described: dict[str, Any]) -> None:
     console = Console()
     addresses = [i["address"] or f"not listening: {i['error']}" for i in described["ingresses"]]
     console.print(f"HTTP: {', '.join(addresses) or 'no server'}", highlight=False)
+    pages = [ingress["metrics"] for ingress in described["ingresses"] if ingress["metrics"]]
+    if pages:
+        console.print(f"Metrics: {', '.join(pages)}", highlight=False)
     endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
     for endpoint in described["endpoints"]:
         endpoints.add_row(

@@ -93,6 +93,11 @@ class Capture:
             self._remember(target)
         self.configure(config)
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(records written, records dropped) by this process so far."""
+        return self._writer.written, self._writer.dropped
+
     def configure(self, config: LoggingConfig) -> None:
         """Take another configuration; the next record follows it."""
         level = config.level_number

@@ -18,7 +18,14 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from observability.catalog import Metric, MetricKind
-from observability.instrument.numbers import Buckets, Numbers, Sample, process_numbers
+from observability.instrument.numbers import (
+    Buckets,
+    Labels,
+    Numbers,
+    Sample,
+    Snapshot,
+    process_numbers,
+)
 
 PERIOD_S = 1.0
 
@@ -35,6 +42,7 @@ class RayExport:
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
         self._exported: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self._gauges: dict[str, dict[Labels, dict[str, str]]] = {}
         self._instruments: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
@@ -57,6 +65,8 @@ class RayExport:
                 for snapshot in self._numbers.snapshot():
                     for sample in snapshot.samples:
                         self._export_sample(snapshot.metric, sample)
+                    if snapshot.metric.kind is MetricKind.GAUGE:
+                        self._clear_gone(snapshot)
         except Exception:  # Ray's metrics may be off or ending; told once
             if not self._has_complained:
                 self._has_complained = True
@@ -83,6 +93,15 @@ class RayExport:
                 self._exported[key] = sample.value
         else:
             self._gauge(metric.name, metric, (), labels, sample.value)
+
+    def _clear_gone(self, snapshot: Snapshot) -> None:
+        """Ray shows a gauge's last value for as long as the process lives: 0 for what is gone."""
+        before = self._gauges.get(snapshot.metric.name, {})
+        now = {tuple(s.labels.values()): dict(s.labels) for s in snapshot.samples}
+        for values, labels in before.items():
+            if values not in now:
+                self._gauge(snapshot.metric.name, snapshot.metric, (), labels, 0.0)
+        self._gauges[snapshot.metric.name] = now
 
     def _gauge(
         self,

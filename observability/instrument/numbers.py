@@ -6,7 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from observability.catalog import Metric, MetricKind
+from observability.catalog import RECORDS_DROPPED, RECORDS_WRITTEN, Metric, MetricKind
+from observability.fields import Component
 
 MAX_SERIES = 1000
 """Most label sets of one metric in a process; the ones after that are counted together."""
@@ -33,6 +34,12 @@ class Buckets:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def __add__(self, other: Buckets) -> Buckets:
+        total = Buckets(self.bounds)
+        total.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        total.sum = self.sum + other.sum
+        return total
 
     def cumulative(self) -> list[tuple[str, int]]:
         """(upper bound as Prometheus writes it, values up to it), the last one `+Inf`."""
@@ -102,6 +109,26 @@ class Snapshot:
     samples: tuple[Sample, ...]
 
 
+def record_families(
+    component: Component, written: int, dropped: int, backend: str = "", replica: str = ""
+) -> list[Family]:
+    """What a process's segment writer counts, as families.
+
+    Args:
+        component: of the process.
+        written: records in its segments.
+        dropped: records that could not be written.
+        backend: its backend tag, if it is a replica.
+        replica: its replica tag.
+    """
+    families = []
+    for metric, count in ((RECORDS_WRITTEN, written), (RECORDS_DROPPED, dropped)):
+        family = Family(metric)
+        family.set((component.value, backend, replica), float(count))
+        families.append(family)
+    return families
+
+
 Collect = Callable[[], Iterable[Family]]
 """Gives the families of some part of the process as they are now."""
 
@@ -135,12 +162,8 @@ class Numbers:
 def _merge(known: Family, labels: Labels, value: float | Buckets) -> None:
     before = known.values.get(labels)
     if isinstance(value, Buckets):
-        total = Buckets(value.bounds)
-        for part in (before, value):
-            if isinstance(part, Buckets):
-                total.counts = [a + b for a, b in zip(total.counts, part.counts, strict=True)]
-                total.sum += part.sum
-        known.values[labels] = total
+        start = before if isinstance(before, Buckets) else Buckets(value.bounds)
+        known.values[labels] = start + value  # a copy: the original goes on counting
     elif known.metric.kind is MetricKind.COUNTER and isinstance(before, (int, float)):
         known.values[labels] = before + value
     else:

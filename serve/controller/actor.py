@@ -27,7 +27,7 @@ from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
 from serve.controller.checkpoint import Checkpoint
 from serve.controller.executor import Executor
-from serve.controller.figures import controller_families
+from serve.controller.figures import controller_families, number_sources
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Failure, Observed, Phase
 from serve.controller.publish import INGRESS_KEY, publish
@@ -56,6 +56,7 @@ class Controller:
     """
 
     async def __init__(self, name: str, initial: Goal) -> None:  # type: ignore[misc] # Ray awaits it
+        self._name = name
         self._checkpoint = Checkpoint(name)
         stored = self._checkpoint.read()
         self._goal = initial if stored is None else stored
@@ -74,7 +75,9 @@ class Controller:
         for backend in self._goal.backends.values():
             self._executor.remember_config(backend.tag, backend.config)
         self._loop_ms = 0.0
-        process_numbers.join(lambda: controller_families(self._world.observed, self._loop_ms))
+        process_numbers.join(
+            lambda: controller_families(self._world.observed, self._loop_ms, *self._capture.counts)
+        )
         start_export()
         self._is_ready = asyncio.Event()
         self._is_stopping = False
@@ -204,6 +207,10 @@ class Controller:
     async def numbers(self) -> list[Snapshot]:
         """This process's metrics as they are now."""
         return process_numbers.snapshot()
+
+    async def number_sources(self, page_of: str) -> list[str]:
+        """Names of the actors whose metrics belong together; see `figures.number_sources`."""
+        return number_sources(self._name, self._goal, self._world.observed, page_of)
 
     async def status(self) -> Status:
         """The goal and the world as they are now."""

@@ -71,10 +71,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class IngressView:
-    """One ingress as seen: its node, where it listens once it does, what is wrong with it."""
+    """One ingress as seen.
+
+    Attributes:
+        node_id: its node.
+        address: where it listens, once it does.
+        admin_address: where its metrics page is; "" without one.
+        error: what is wrong with it.
+    """
 
     node_id: str
     address: str = ""
+    admin_address: str = ""
     error: str = ""
 
 

@@ -64,6 +64,17 @@ class ActorRouter:
         self._waiting = 0
         self._lock = threading.Lock()
 
+    def waiting(self) -> dict[str, int]:
+        """Threads that wait for a replica with room, by backend tag.
+
+        Which backend a call goes to is drawn anew at each try: they are told of the likeliest.
+        """
+        targets = self._targets
+        if targets is None or not targets.policy.weights:
+            return {}
+        likeliest = max(targets.policy.weights, key=lambda weight: weight[1])[0]
+        return {likeliest: self._waiting}
+
     def update(self, targets: EndpointTargets | None) -> None:
         """Take the endpoint as published now."""
         with self._lock:

@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 
+from observability.catalog import BACKEND_QUEUED
+from observability.instrument.numbers import Family, process_numbers
 from serve.controller.publish import endpoint_key
 from serve.errors import RayServeException
 from serve.handle.actors import ActorRouter
@@ -135,6 +137,19 @@ class Registry:
                 router.update(self.get(endpoint))
             return router
 
+    def collect(self) -> list[Family]:
+        """The calls of this process that wait for a replica, as metrics."""
+        family = Family(BACKEND_QUEUED)
+        with self._lock:
+            routers: list[tuple[str, Router | ActorRouter]] = [
+                *self._actor_routers.items(),
+                *(r for loop in self._loops.values() for r in loop.by_endpoint.items()),
+            ]
+        for endpoint, router in routers:
+            for tag, count in router.waiting().items():
+                family.add((tag, endpoint), float(count))
+        return [family]
+
     def close(self) -> None:
         """Stop listening and close the connections of the shared loop."""
         self.is_closed = True
@@ -194,6 +209,7 @@ def get_registry(controller_name: str) -> Registry:
         registry = _registries.get(controller_name)
         if registry is None:
             registry = _registries[controller_name] = Registry(controller_name)
+            process_numbers.join(registry.collect)
         return registry
 
 
@@ -207,4 +223,5 @@ def close_registry(controller_name: str) -> None:
     with _lock:
         registry = _registries.pop(controller_name, None)
     if registry is not None:
+        process_numbers.leave(registry.collect)
         registry.close()

@@ -60,6 +60,11 @@ class Replicas:
         self._is_left = False
         self.update(targets)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a free replica."""
+        return len(self._queue)
+
     def update(self, targets: BackendTargets) -> None:
         """Take the backend as published now. Replicas that left finish what they have."""
         self._targets = targets

@@ -77,6 +77,10 @@ class Router:
             replicas.submit(future)
         return future
 
+    def waiting(self) -> dict[str, int]:
+        """Calls that wait for a free replica, by backend tag. From any thread."""
+        return {tag: replicas.waiting for tag, replicas in list(self._backends.items())}
+
     def close(self) -> None:
         """Close every connection; calls in flight fail."""
         for replicas in self._backends.values():

@@ -12,11 +12,16 @@ import tempfile
 
 import ray
 
+from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.numbers import Snapshot, process_numbers
 from serve.config import HTTPOptions
 from serve.controller.publish import INGRESS_KEY
+from serve.ingress.admin import AdminError
+from serve.ingress.figures import IngressFigures
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.locate import find_haproxy
+from serve.ingress.metrics_page import MetricsPage
 from serve.ingress.records import IngressSettings
 from serve.ingress.trail import IngressRecords
 from serve.owner import until_owner_gone
@@ -27,6 +32,7 @@ from serve.watcher import Watcher
 logger = logging.getLogger("ray.serve")
 
 STOP_GRACE_S = 2.0
+QUEUE_LOOK_S = 1.0
 
 
 class IngressActor:
@@ -51,11 +57,18 @@ class IngressActor:
             folder,
             node_id,
             request_timeout_s=http.request_timeout_s,
-            is_logged=logging_config.access_log,
+            is_logged=True,  # they are counted even where no access records are wanted
         )
+        self._figures = IngressFigures()
         self._records = IngressRecords(
-            segment_folder(), ray.util.get_node_ip_address(), logging_config
+            segment_folder(), ray.util.get_node_ip_address(), logging_config, self._figures
         )
+        self._http = http
+        self._node_id = node_id
+        self._controller_name = controller_name
+        self._page: MetricsPage | None = None
+        process_numbers.join(self._records.families)
+        start_export()
         self._keeper = IngressKeeper(self._settings, find_haproxy(), self._records.take_line)
         self._is_started = False
         self._watcher = Watcher(controller_name, f"ingress/{node_id}", self._apply)
@@ -67,10 +80,18 @@ class IngressActor:
         ]
         logger.info("Starting HTTP proxy on node '%s' listening on '%s'", node_id, self._address)
 
-    async def ready(self) -> str:
-        """Where it listens, once it does. ValueError when it can't."""
+    async def ready(self) -> tuple[str, str]:
+        """Where it listens, once it does, and where its metrics page does, "" without one.
+
+        Raises:
+            ValueError: it can't.
+        """
         await asyncio.shield(self._is_serving)
-        return self._address
+        return self._address, "" if self._page is None else self._page.address
+
+    async def numbers(self) -> list[Snapshot]:
+        """This process's metrics as they are now."""
+        return process_numbers.snapshot()
 
     async def watch(self) -> None:
         """Never answers: the caller hears of this process's end by the call's failure."""
@@ -80,18 +101,35 @@ class IngressActor:
         """End HAProxy; requests under way have a moment to finish."""
         for task in self._tasks:
             task.cancel()
+        if self._page is not None:
+            await asyncio.to_thread(self._page.stop)
         await self._keeper.stop(STOP_GRACE_S)
         shutil.rmtree(self._settings.folder, ignore_errors=True)
+        await asyncio.to_thread(stop_export)
         await asyncio.to_thread(self._records.close)
 
     async def _run(self) -> None:
         try:
+            if self._http.admin_host is not None:
+                self._page = MetricsPage(
+                    self._http.admin_host,
+                    self._http.admin_port,
+                    self._controller_name,
+                    self._node_id,
+                )
             await self._watcher.subscribe(INGRESS_KEY)
         except Exception as error:  # noqa: BLE001 - told to who waits in ready()
             self._is_serving.set_exception(error)
             return
         self._is_serving.set_result(None)
-        await asyncio.gather(self._watcher.run(), self._keeper.supervise())
+        await asyncio.gather(self._watcher.run(), self._keeper.supervise(), self._watch_queues())
+
+    async def _watch_queues(self) -> None:
+        while True:
+            with contextlib.suppress(AdminError):  # it is starting anew: they are known again soon
+                lengths = await self._keeper.queue_lengths()
+                self._figures.set_queues(self._keeper.table, lengths)
+            await asyncio.sleep(QUEUE_LOOK_S)
 
     async def _apply(self, key: str, value: object) -> None:
         assert isinstance(value, IngressTable)

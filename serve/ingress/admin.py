@@ -144,6 +144,12 @@ class AdminClient:
             for row in rows
         ]
 
+    async def queue_lengths(self) -> dict[str, int]:
+        """Requests that wait for a free server, of each section."""
+        answer = await self._send("show stat -1 2 -1")
+        rows = csv.DictReader(answer.removeprefix("# ").splitlines())
+        return {row["pxname"]: int(row["qcur"] or 0) for row in rows}
+
     async def _sessions(self, section: str, server: str) -> int:
         for state in await self.list_servers(section):
             if state.server == server:

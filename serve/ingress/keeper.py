@@ -113,6 +113,10 @@ class IngressKeeper:
             self._table = change.table
             return change.kind
 
+    async def queue_lengths(self) -> dict[str, int]:
+        """Requests that wait for a free replica, of each section. AdminError: no answer."""
+        return await self._admin.queue_lengths()
+
     async def stop(self, grace_s: float = 10.0) -> None:
         """End HAProxy; requests under way may take `grace_s` to finish."""
         self._is_wanted = False

@@ -8,8 +8,10 @@ from observability.fields import Component
 from observability.instrument.access_log import AccessLog
 from observability.instrument.capture import install
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.numbers import Family
 from observability.instrument.segments import SegmentWriter
 from serve.ids import make_request_id
+from serve.ingress.figures import IngressFigures
 from serve.ingress.loglines import parse_line, to_record
 
 
@@ -20,23 +22,34 @@ class IngressRecords:
         folder: of the segments.
         node: address of its node.
         config: the instance's.
+        figures: counts what is recorded.
     """
 
-    def __init__(self, folder: str, node: str, config: LoggingConfig) -> None:
+    def __init__(
+        self, folder: str, node: str, config: LoggingConfig, figures: IngressFigures
+    ) -> None:
         static = {"component": Component.INGRESS.value, "node": node, "pid": os.getpid()}
         writer = SegmentWriter(folder, f"ingress_{node}", config.retention)
         self._capture = install(writer, static, config, streams=False)
         self._access = AccessLog(writer, {**static, **config.extra_fields})
-        self._has_client = config.client_address
+        self._figures = figures
+        self._config = config
 
     def take_line(self, data: bytes) -> None:
-        """Record what a line of HAProxy's tells, unless a replica does."""
+        """Record and count what a line of HAProxy's tells, unless a replica does."""
         line = parse_line(data)
         if line is None:
             return
-        record = to_record(line, make_request_id(), has_client=self._has_client)
-        if record is not None:
+        record = to_record(line, make_request_id(), has_client=self._config.client_address)
+        if record is None:
+            return
+        self._figures.count(record)
+        if self._config.access_log:
             self._access.write(record)
+
+    def families(self) -> list[Family]:
+        """The ingress's metrics as they are now."""
+        return self._figures.families(*self._capture.counts)
 
     def close(self) -> None:
         """Write everything. The process ends next."""

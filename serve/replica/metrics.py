@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from observability import catalog
 from observability.catalog import Metric
+from observability.fields import Component
 from observability.instrument.access import CALLER_GONE
-from observability.instrument.numbers import Buckets, Family
+from observability.instrument.numbers import Buckets, Family, record_families
 
 HTTP_WAYS = frozenset({"http", "websocket"})
 SHADOW = "shadow"
@@ -69,27 +70,26 @@ class ReplicaMetrics:
 
     def collect(self) -> list[Family]:
         """All families as they are now."""
-        own, name = (self._backend, self._replica), self._backend
-        requests = _family(catalog.BACKEND_REQUESTS, {(name,): 0.0})
-        errors = _family(catalog.BACKEND_ERRORS, {(name,): 0.0})
+        own = (self._backend, self._replica)
+        requests = _family(catalog.BACKEND_REQUESTS, {own: 0.0})
+        errors = _family(catalog.BACKEND_ERRORS, {own: 0.0})
         http, routed = _family(catalog.HTTP_REQUESTS), _family(catalog.ROUTER_REQUESTS)
         ended = _family(catalog.ENDPOINT_REQUESTS)
         for (endpoint, route, way, status), count in list(self._ended.items()):
             if status >= 500:
-                errors.add((name,), count)
+                errors.add(own, count)
             elif status != CALLER_GONE:
-                requests.add((name,), count)
+                requests.add(own, count)
             if way in HTTP_WAYS:
-                http.add((route,), count)
+                http.add((route, self._replica), count)
             if way != SHADOW:
-                routed.add((endpoint,), count)
+                routed.add((endpoint, self._replica), count)
             ended.add((endpoint, *own, f"{status // 100}xx"), count)
         processing = _family(catalog.PROCESSING_LATENCY)
         for size, buckets in list(self._processing.items()):
             processing.set((*own, str(size)), buckets)
         busy, queued = self.read_load()
         written, dropped = self._records()
-        who = ("serve", *own)
         return [
             requests,
             errors,
@@ -101,8 +101,7 @@ class ReplicaMetrics:
             _family(catalog.REPLICA_PROCESSING, {own: float(busy)}),
             _family(catalog.REPLICA_QUEUED, {own: float(queued)}),
             _family(catalog.LOOP_LAG, {own: self.loop_lag_ms}),
-            _family(catalog.RECORDS_WRITTEN, {who: float(written)}),
-            _family(catalog.RECORDS_DROPPED, {who: float(dropped)}),
+            *record_families(Component.SERVE, written, dropped, *own),
         ]
 
 

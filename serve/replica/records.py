@@ -36,9 +36,7 @@ class ReplicaRecords:
         }
         writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
         self._capture = install(writer, static, config, streams=True)
-        self.metrics = ReplicaMetrics(
-            backend_tag, replica_tag, lambda: (writer.written, writer.dropped)
-        )
+        self.metrics = ReplicaMetrics(backend_tag, replica_tag, lambda: self._capture.counts)
         process_numbers.join(self.metrics.collect)
         self.trail = ReplicaTrail(writer, static, self.metrics, config)
 
