@@ -47,6 +47,7 @@ def cli(context: click.Context, address: str) -> None:
         tagtrail status             what runs, and where
         tagtrail logs --follow      what the backends say
         tagtrail trace REQUEST_ID   what happened to one request
+        tagtrail top                what happens right now
         tagtrail shutdown           end Serve; Ray stays
     """  # noqa: D301 - click wants the backspace itself: what follows keeps its lines
     context.obj = address
@@ -165,6 +166,28 @@ def trace(address: str, request_id: str, as_json: bool, folder: str | None) -> N
             f"Request {request_id!r} left no record in {trail.describe()}. Its id is in the "
             "answer's X-Request-ID header; 'tagtrail logs -n 20' shows the last records."
         )
+
+
+@cli.command()
+@click.option(
+    "--every",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds between two looks.",
+)
+@click.option("--count", "-n", type=click.IntRange(1), help="End after N times.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON each time.")
+@click.pass_obj
+def top(address: str, every: float, count: int | None, as_json: bool) -> None:
+    """Show requests/s, errors, times and queues as they are now, until Ctrl-C.
+
+    By endpoint, backend and replica. Times are those in the replica, without waiting.
+    """
+    from serve.top import run_top
+
+    client = _connect_instance(address)
+    run_top(client.controller_name, every, count, as_json=as_json)
 
 
 @cli.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -19,11 +20,11 @@ def print_status(described: dict[str, Any]) -> None:
     endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
     for endpoint in described["endpoints"]:
         endpoints.add_row(
-            endpoint["name"],
-            endpoint["route"] or "(handles only)",
+            escape(endpoint["name"]),
+            escape(endpoint["route"] or "(handles only)"),
             ", ".join(endpoint["methods"]) or "all",
-            _shares(endpoint["traffic"]),
-            _shares(endpoint["shadows"]),
+            escape(_shares(endpoint["traffic"])),
+            escape(_shares(endpoint["shadows"])),
         )
     console.print(endpoints)
     backends = Table("Backend", "Replica", "Phase", "Restarts", "HTTP", title="Backends")
@@ -32,8 +33,8 @@ def print_status(described: dict[str, Any]) -> None:
         for replica in backend["replicas"] or [{}]:
             colour = "green" if replica.get("phase") == "RUNNING" else "yellow"
             backends.add_row(
-                label,
-                replica.get("tag", ""),
+                escape(label),
+                escape(replica.get("tag", "")),
                 f"[{colour}]{replica.get('phase', 'NONE')}[/]",
                 str(replica.get("restarts", "")),
                 replica.get("http") or "",
@@ -42,7 +43,8 @@ def print_status(described: dict[str, Any]) -> None:
     console.print(backends)
     for backend in described["backends"]:
         if backend["last_error"]:
-            console.print(f"[red]{backend['tag']}[/]: {backend['last_error']}", highlight=False)
+            error = escape(backend["last_error"])
+            console.print(f"[red]{escape(backend['tag'])}[/]: {error}", highlight=False)
 
 
 def _shares(shares: dict[str, float]) -> str:

@@ -41,6 +41,12 @@ class Buckets:
         total.sum = self.sum + other.sum
         return total
 
+    def __sub__(self, earlier: Buckets) -> Buckets:
+        grown = Buckets(self.bounds)
+        grown.counts = [a - b for a, b in zip(self.counts, earlier.counts, strict=True)]
+        grown.sum = self.sum - earlier.sum
+        return grown
+
     def cumulative(self) -> list[tuple[str, int]]:
         """(upper bound as Prometheus writes it, values up to it), the last one `+Inf`."""
         total, found = 0, []

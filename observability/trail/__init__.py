@@ -9,18 +9,22 @@ for root in find_request(source, "40c799f473f848788ff276cda0fdb245"):
     print(root.access, [child.access for child in root.children])
 """
 
+from observability.trail.live import Look, Row, compare
 from observability.trail.query import Query, Record, parse_time
 from observability.trail.segments import SegmentFolder
 from observability.trail.source import Source, find_request
 from observability.trail.tree import Step, assemble
 
 __all__ = [
+    "Look",
     "Query",
     "Record",
+    "Row",
     "SegmentFolder",
     "Source",
     "Step",
     "assemble",
+    "compare",
     "find_request",
     "parse_time",
 ]

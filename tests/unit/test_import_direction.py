@@ -15,11 +15,13 @@ PURE = [
     "observability.fields",
     "observability.instrument.access",
     "observability.instrument.context",
+    "observability.instrument.exposition",
     "observability.instrument.encode",
     "observability.instrument.logging_config",
     "observability.instrument.numbers",
     "observability.instrument.plain",
     "observability.instrument.retention",
+    "observability.trail.live",
     "observability.trail.query",
     "observability.trail.show",
     "observability.trail.tree",
@@ -33,6 +35,7 @@ PURE = [
     "serve.controller.reconcile",
     "serve.errors",
     "serve.ids",
+    "serve.ingress.figures",
     "serve.ingress.loglines",
     "serve.ingress.maps",
     "serve.ingress.names",
@@ -65,7 +68,7 @@ IMPURE = {
 NOT_THE_CLUSTER = {"ray.cloudpickle"}
 """Ray's wheel carries it, but it is a pickler and nothing else."""
 
-COMMANDS = {"serve.demo", "serve.following"}
+COMMANDS = {"serve.demo", "serve.following", "serve.top"}
 """What people type: it shows the trail, so it may know the whole toolkit."""
 
 SETTINGS = {"serve.settings", "observability.settings"}

@@ -1,0 +1,35 @@
+"""Names are shown as they are, whatever they hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from observability.trail.live import Row
+from serve.tables import print_status
+from serve.top import make_table
+
+ODD = "[red]odd[/red]"
+
+
+def test_status_shows_names_that_look_like_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint = {"name": ODD, "route": "/[x]", "methods": [], "traffic": {ODD: 1.0}, "shadows": {}}
+    backend = {
+        "tag": ODD,
+        "running": 0,
+        "goal": 1,
+        "replicas": [{"tag": f"{ODD}#a", "phase": "STARTING", "restarts": 0, "http": None}],
+        "last_error": "list[int] is [bold]wrong",
+    }
+    print_status({"ingresses": [], "endpoints": [endpoint], "backends": [backend]})
+
+    shown = capsys.readouterr().out
+    assert f"{ODD} 1" in shown
+    assert "/[x]" in shown
+    assert "list[int] is [bold]wrong" in shown
+
+
+def test_top_shows_names_that_look_like_markup_and_marks_what_is_missing() -> None:
+    table = make_table([Row(ODD, "", "", 1234.5, 0.0, None, 2.25, 1, 0)])
+
+    cells = [next(iter(column.cells)) for column in table.columns]
+    assert cells == ["\\[red]odd\\[/red]", "1,234.5", "0", "-", "2.2", "1", "0"]
