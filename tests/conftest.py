@@ -29,7 +29,13 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(ray_folder: Path) -> Iterator[None]:
+def ray_metrics_port() -> int:
+    """Port of the session's Ray metrics, as `ray start --metrics-export-port` sets it."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_folder: Path, ray_metrics_port: int) -> Iterator[None]:
     """One Ray cluster for the whole session, with its own ports and folder."""
     import ray
 
@@ -43,6 +49,8 @@ def ray_cluster(ray_folder: Path) -> Iterator[None]:
         log_to_driver=False,
         _temp_dir=str(ray_folder),
         resources={"Spare": 4},
+        _metrics_export_port=ray_metrics_port,
+        _system_config={"metrics_report_interval_ms": 1000},  # Ray's own: 10 s
     )
     yield
     ray.shutdown()

@@ -78,7 +78,15 @@ class ReplicaTrail:
             exception: traceback.
         """
         queue_ms, processing_ms = to_ms(queue_s), to_ms(processing_s)
-        self._metrics.finish(context.endpoint, context.route, way, status, queue_ms, processing_ms)
+        self._metrics.finish(
+            context.endpoint,
+            context.route,
+            way,
+            status,
+            queue_ms,
+            processing_ms,
+            context.batch_size,
+        )
         if self._is_recorded:
             self._access.write(
                 AccessRecord(
