@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("http_noop", "handle_noop")
+NAMES = ("http_noop", "handle_noop", "observability_cost")
 
 # Each in a process of its own: it starts and ends a Ray.
 codes = [

@@ -10,6 +10,7 @@ import statistics
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import ray
 import uvloop
@@ -59,7 +60,10 @@ async def run_rounds(measures: list[Measure], in_flights: list[int], rounds: int
 
 
 def run_benchmark(
-    description: str, baseline: str, collect: Callable[[float, int], Awaitable[list[Figure]]]
+    description: str,
+    baseline: str,
+    collect: Callable[[float, int], Awaitable[list[Figure]]],
+    measure_rest: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """A benchmark's command: reads the options, starts Ray and Serve, collects, ends them, reports.
 
@@ -67,6 +71,7 @@ def run_benchmark(
         description: the benchmark's docstring; its first line is shown by `--help`.
         baseline: name of the figure that the others are compared with.
         collect: measures everything, given (length of one measurement in seconds, rounds).
+        measure_rest: measures what is no rate, after Ray has ended; name to value.
     """
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
@@ -87,7 +92,7 @@ def run_benchmark(
     finally:
         serve.shutdown()
         ray.shutdown()
-    report(figures, baseline, options.json)
+    report(figures, baseline, measure_rest(), options.json)
 
 
 def be_nice() -> None:
@@ -106,12 +111,12 @@ def describe_machine() -> str:
     return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}"
 
 
-def report(figures: list[Figure], baseline: str, as_json: bool) -> None:
+def report(figures: list[Figure], baseline: str, rest: dict[str, Any], as_json: bool) -> None:
     """Print the figures, each with its ratio to the baseline at the same concurrency."""
     base = {figure.in_flight: figure.per_s for figure in figures if figure.name == baseline}
     rows = [{**asdict(f), "ratio": f.per_s / base[f.in_flight]} for f in figures]
     if as_json:
-        print(json.dumps({"machine": describe_machine(), "figures": rows}, indent=2))
+        print(json.dumps({"machine": describe_machine(), "figures": rows, **rest}, indent=2))
         return
     print(f"{describe_machine()}; load generator at niceness {NICENESS}, as Ray's workers\n")
     print(f"| what | in flight | per second | p50 ms | p99 ms | of '{baseline}' |")
@@ -121,6 +126,8 @@ def report(figures: list[Figure], baseline: str, as_json: bool) -> None:
             f"| {row['name']} | {row['in_flight']} | {row['per_s']:,.0f} | {row['p50_ms']:.3f} | "
             f"{row['p99_ms']:.3f} | {row['ratio']:.2f} |"
         )
+    for name, value in rest.items():
+        print(f"\n{name}: {value}")
 
 
 def _median(figures: list[Figure]) -> Figure:
