@@ -97,6 +97,16 @@ def test_the_api_page_describes_every_public_name() -> None:
     assert set(serve.__all__) - load_generator().named() == set()
 
 
+def test_the_tables_of_the_docs_are_what_the_code_says() -> None:
+    generator = load_generator("generate_tables")
+
+    pages = {page.name: page.read_text() for page in generator.pages()}
+
+    assert {"logs.md", "metrics.md"} <= set(pages)
+    stale = [name for name, text in pages.items() if generator.fill(text) != text]
+    assert stale == [], "Run: python tools/generate_tables.py"
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives a page's headings."""
     headings = HEADING.findall(FENCE.sub("", page.read_text()))
@@ -104,9 +114,9 @@ def anchors(page: Path) -> set[str]:
     return {text.strip().replace(" ", "-") for text in plain}
 
 
-def load_generator() -> ModuleType:
-    path = ROOT / "tools" / "generate_api_docs.py"
-    spec = importlib.util.spec_from_file_location("generate_api_docs", path)
+def load_generator(name: str = "generate_api_docs") -> ModuleType:
+    path = ROOT / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
