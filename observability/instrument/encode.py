@@ -50,8 +50,19 @@ def encode_line(record: Any, tail: bytes) -> bytes:
 def encode_safely(record: Any) -> bytes:
     """As `encode_json`, for records that it refuses."""
     if isinstance(record, msgspec.Struct):
-        record = msgspec.structs.asdict(record)
+        record = _given(record)
     return encode_json({_text(key): _plain(value, 0) for key, value in record.items()})
+
+
+def _given(record: msgspec.Struct) -> dict[str, Any]:
+    """The fields that are not as they are by default: a field without a value is left out."""
+    defaults = record.__struct_defaults__
+    always = len(record.__struct_fields__) - len(defaults)
+    return {
+        name: value
+        for number, (name, value) in enumerate(msgspec.structs.asdict(record).items())
+        if number < always or value != defaults[number - always]
+    }
 
 
 def _plain(value: Any, depth: int) -> Any:
