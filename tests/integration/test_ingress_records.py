@@ -1,0 +1,182 @@
+"""A request that no replica answered has its access record from the ingress, with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.conftest import Deploy, Instance
+from tests.integration.processes import wait_until
+from tests.integration.records import Record, read_records
+from tests.integration.samples import greet
+
+
+async def pause(request: Any) -> str:
+    await asyncio.sleep(float(request.query_params["s"]))
+    return "rested"
+
+
+async def die(request: Any) -> None:
+    os._exit(1)
+
+
+def large(request: Any) -> bytes:
+    return b"x" * 100_000
+
+
+def record_of(request_id: str) -> Record:
+    """The one access record with this id; it may come a moment after the answer."""
+
+    def access() -> list[Record]:
+        return read_records(
+            lambda record: record.get("request_id") == request_id and record["kind"] == "access"
+        )
+
+    wait_until(access)
+    time.sleep(0.1)  # a second one would be wrong
+    (record,) = access()
+    return record
+
+
+def ask(instance: Instance, method: str, path: str, request_id: str) -> httpx.Response:
+    return httpx.request(
+        method, instance.url(path), headers={"X-Request-ID": request_id}, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error"),
+    [
+        ("GET", "/nowhere/at/all", 404, "not_found"),
+        ("POST", "/b1", 405, "method_not_allowed"),
+        ("GET", "/b1/", 307, ""),
+        ("GET", "/-/routes", 200, ""),
+    ],
+)
+def test_what_the_ingress_answers_by_itself(
+    instance: Instance, bring_up: Deploy, method: str, path: str, status: int, error: str
+) -> None:
+    bring_up(greet)
+    request_id = f"own-{status}"
+
+    assert ask(instance, method, path, request_id).status_code == status
+
+    record = record_of(request_id)
+    assert record["component"] == "ingress"
+    assert (record["method"], record["path"]) == (method, path)
+    assert record["status"] == status
+    assert record.get("error", "") == error
+    assert "replica" not in record
+    assert "backend" not in record
+
+
+def test_a_full_queue_and_a_wait_that_was_too_long(instance: Instance, bring_up: Deploy) -> None:
+    name = bring_up(pause, max_concurrent_queries=1, max_queued_queries=1, queue_timeout_s=0.5)
+    with ThreadPoolExecutor(3) as pool:
+        answers = []
+        for order in ("first", "waits", "refused"):
+            answers.append(pool.submit(ask, instance, "GET", f"/{name}?s=2", f"queue-{order}"))
+            time.sleep(0.15)
+        statuses = [answer.result(30).status_code for answer in answers]
+
+    assert statuses == [200, 503, 503]
+    assert record_of("queue-first")["component"] == "serve"
+    waited = record_of("queue-waits")
+    assert (waited["error"], waited["status"], waited["endpoint"]) == ("queue_timeout", 503, name)
+    assert waited["queue_ms"] >= 400
+    refused = record_of("queue-refused")
+    assert (refused["error"], refused["backend"]) == ("queue_full", name)
+
+
+def test_a_client_that_leaves_the_queue(instance: Instance, bring_up: Deploy) -> None:
+    name = bring_up(pause, max_concurrent_queries=1)
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(ask, instance, "GET", f"/{name}?s=1.5", "leaver-busy")
+        time.sleep(0.3)
+        with socket.create_connection(("127.0.0.1", instance.port)) as leaver:
+            leaver.sendall(
+                f"GET /{name}?s=0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: leaver\r\n\r\n".encode()
+            )
+            time.sleep(0.3)
+        record = record_of("leaver")
+        assert busy.result(30).status_code == 200
+
+    assert (record["error"], record["status"]) == ("client_gone", 499)
+    assert (record["component"], record["backend"]) == ("ingress", name)
+
+
+def test_a_client_that_leaves_while_a_replica_works_is_told_of_by_the_replica(
+    instance: Instance, bring_up: Deploy
+) -> None:
+    name = bring_up(pause)
+    with socket.create_connection(("127.0.0.1", instance.port)) as leaver:
+        leaver.sendall(
+            f"GET /{name}?s=20 HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\n\r\n".encode()
+        )
+        time.sleep(0.3)
+
+    record = record_of("left")
+    assert (record["error"], record["status"]) == ("client_gone", 499)
+    assert record["component"] == "serve"
+
+
+def test_a_replica_that_dies_with_the_request(instance: Instance, bring_up: Deploy) -> None:
+    name = bring_up(die, methods=["POST"])
+
+    assert ask(instance, "POST", f"/{name}", "died").status_code == 502
+
+    record = record_of("died")
+    assert (record["error"], record["status"]) == ("replica_died", 502)
+    assert (record["component"], record["backend"], record["endpoint"]) == ("ingress", name, name)
+
+
+def test_what_is_no_http_has_a_record_with_a_made_id(instance: Instance) -> None:
+    def bad_requests() -> list[Record]:
+        return read_records(lambda record: record.get("error") == "bad_request", name="ingress")
+
+    before = len(bad_requests())
+    with socket.create_connection(("127.0.0.1", instance.port)) as client:
+        client.sendall(b"GET /a\x01b HTTP/1.1\r\nHost: x\r\nX-Request-ID: never\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+    wait_until(lambda: len(bad_requests()) == before + 1)
+    record = bad_requests()[-1]
+    assert record["status"] == 400
+    assert len(record["request_id"]) == 32
+
+
+def test_what_only_the_replicas_server_refuses_has_a_record(
+    instance: Instance, bring_up: Deploy
+) -> None:
+    name = bring_up(greet)
+    with socket.create_connection(("127.0.0.1", instance.port)) as client:
+        head = f"GET /{name} HTTP/1.1\r\nHost: x\r\nX-Request-ID: refused\r\n"
+        client.sendall(f"{head}X-Odd: \x7f\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+    record = record_of("refused")
+    assert (record["error"], record["status"]) == ("bad_request", 400)
+    assert (record["component"], record["backend"]) == ("ingress", name)
+
+
+def test_a_health_check_leaves_no_record(instance: Instance) -> None:
+    assert ask(instance, "GET", "/-/healthz", "healthy").status_code == 200
+    assert ask(instance, "GET", "/not/there", "after-healthy").status_code == 404
+    record_of("after-healthy")
+
+    assert not read_records(lambda record: record.get("request_id") == "healthy")
+
+
+def test_a_large_answer_has_one_record_too(instance: Instance, bring_up: Deploy) -> None:
+    name = bring_up(large)
+
+    assert len(ask(instance, "GET", f"/{name}", "large").content) == 100_000
+
+    record = record_of("large")
+    assert (record["component"], record["bytes_out"]) == ("serve", 100_000)
