@@ -2,12 +2,14 @@
 
 | variable | meaning |
 | --- | --- |
-| `RAY_TMPDIR` | folder of Ray's sessions (Ray's own variable); default `/tmp/ray` |
+| `RAY_TMPDIR` | where the folder `ray` of Ray's sessions is (Ray's own variable) |
+| `TMPDIR` | the same, on Linux and without `RAY_TMPDIR`; default `/tmp` |
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,5 +18,8 @@ from observability.fields import SEGMENT_FOLDER
 
 def last_session_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """The segments of the session that Ray began last on this machine."""
-    base = Path(environ.get("RAY_TMPDIR") or "/tmp")
-    return base / "ray" / "session_latest" / "logs" / SEGMENT_FOLDER
+    base = environ.get("RAY_TMPDIR")
+    if base is None and sys.platform.startswith("linux"):
+        base = environ.get("TMPDIR")
+    root = Path("/tmp" if base is None else base)
+    return root / "ray" / "session_latest" / "logs" / SEGMENT_FOLDER

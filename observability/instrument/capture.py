@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from observability.instrument.context import request_context
 from observability.instrument.echo import Echo
 from observability.instrument.formatter import JSONLines, TextLines, read_message
 from observability.instrument.logging_config import LoggingConfig
@@ -101,11 +102,8 @@ class Capture:
     def configure(self, config: LoggingConfig) -> None:
         """Take another configuration; the next record follows it."""
         level = config.level_number
-        self._handler.lines = JSONLines({**self._static, **config.extra_fields})
-        self._handler.copies = None
-        if config.stderr:
-            is_json = config.encoding == "JSON"
-            self._handler.copies = self._handler.lines if is_json else TextLines(self._static)
+        self._config = config
+        self._set_lines()
         self._handler.setLevel(level)
         self._writer.retention = config.retention
         for name in (None, RAY_LOGGER):
@@ -140,6 +138,13 @@ class Capture:
             self._undo.append(functools.partial(setattr, module, name, getattr(module, name)))
             setattr(module, name, hook)
 
+    def after_fork(self) -> None:
+        """In a child: go on with segments of its own."""
+        self._static["pid"] = os.getpid()
+        self._set_lines()
+        self._writer.after_fork()
+        self._echo.after_fork()
+
     def close(self) -> None:
         """Tell unended lines, write everything, and let go of all that was taken."""
         for name, tee, before in self._streams:
@@ -152,6 +157,14 @@ class Capture:
             self._undo.pop()()
         self._writer.close()
         self._echo.flush()
+
+    def _set_lines(self) -> None:
+        config = self._config
+        self._handler.lines = JSONLines({**self._static, **config.extra_fields})
+        self._handler.copies = None
+        if config.stderr:
+            is_json = config.encoding == "JSON"
+            self._handler.copies = self._handler.lines if is_json else TextLines(self._static)
 
     def _remember(self, target: logging.Logger) -> None:
         handlers, level, propagate = list(target.handlers), target.level, target.propagate
@@ -176,7 +189,7 @@ def install(
     """
     capture = Capture(writer, static, config)
     writer.start()
-    os.register_at_fork(after_in_child=writer.after_fork)
+    os.register_at_fork(after_in_child=capture.after_fork)
     if streams:
         capture.take_streams()
         capture.take_hooks()
@@ -199,14 +212,16 @@ def _tell_thread_exception(args: threading.ExceptHookArgs) -> None:
     if args.exc_type is SystemExit:
         return
     name = args.thread.name if args.thread is not None else "a thread"
-    error = args.exc_value or args.exc_type()
+    error = args.exc_type() if args.exc_value is None else args.exc_value
+    token = request_context.set(getattr(error, "tagtrail_request", None))
     logger.error(
         "Uncaught exception in thread %s", name, exc_info=(args.exc_type, error, args.exc_traceback)
     )
+    request_context.reset(token)
 
 
 def _tell_unraisable(args: sys.UnraisableHookArgs) -> None:
-    error = args.exc_value or args.exc_type()
+    error = args.exc_type() if args.exc_value is None else args.exc_value
     logger.error(
         "%s: %r",
         args.err_msg or "Exception ignored in",

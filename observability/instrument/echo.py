@@ -6,6 +6,7 @@ written at once, with what waits before them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -21,17 +22,29 @@ class Echo:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MAX_WAITING)
         self._lock = threading.RLock()
+        self._is_child = False
 
     def append(self, line: str) -> None:
         """Take a line, without its newline."""
         self._lines.append(line)
+        if self._is_child:
+            self.flush()
+
+    def after_fork(self) -> None:
+        """In a child: the parent's lines are not this process's, and it has no timer."""
+        self._lines.clear()
+        self._lock = threading.RLock()
+        self._is_child = True
 
     def flush(self) -> None:
         """Write all that waits."""
         if not self._lines:
             return
         with self._lock:
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            lines: list[str] = []
+            with contextlib.suppress(IndexError):  # a finaliser that warns may write some of them
+                for _ in range(len(self._lines)):
+                    lines.append(self._lines.popleft())
             text = "".join([f"{line}\n" for line in lines])
             stream = sys.__stderr__
             try:

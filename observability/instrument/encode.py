@@ -5,16 +5,31 @@ Control characters are escaped by JSON, so no value makes a second line or anoth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 MAX_CHARS = 65_536
-"""Longer texts are cut: Loki takes lines of 256 KB."""
+"""Longer texts are cut."""
+
+MAX_LINE_BYTES = 250_000
+"""Longer lines are cut: Loki takes 256 KB."""
+
+_SHORT_CHARS = 12_000
+"""What is left of each field of such a line; six bytes a character at most."""
 
 _MAX_DEPTH = 8
 _MAX_ITEMS = 1_000
+_MAX_BITS = 1_023
+"""Of an integer: a larger one is not even a float to who reads it."""
+
+
+def cut_text(text: str, chars: int) -> str:
+    """Long texts lose their middle: of an error its end says most, of a message its beginning."""
+    half = chars // 2
+    return text if len(text) <= chars else f"{text[:half]} … {text[len(text) - half :]}"
 
 
 def safe_repr(value: object) -> str:
@@ -39,19 +54,42 @@ def encode_tail(static: Mapping[str, Any]) -> bytes:
     return b"," + encode_safely(dict(static))[1:] + b"\n"
 
 
-def encode_line(record: Any, tail: bytes) -> bytes:
-    """A record, a dictionary or a Struct with at least one field, and its tail as a line."""
+def encode_line(record: Any, tail: bytes, *, is_free: bool = False) -> bytes:
+    """A record and its tail as a line.
+
+    Args:
+        record: a dictionary or a Struct with at least one field.
+        tail: of `encode_tail`.
+        is_free: it holds values of any type.
+    """
     try:
-        return encode_json(record)[:-1] + tail
+        data = encode_json(record)
+        # `null` may have been a NaN. A newline is from JSON that the user gave (msgspec.Raw).
+        if is_free and (data.find(b"null") >= 0 or data.find(b"\n") >= 0):
+            data = encode_safely(record)
     except Exception:  # noqa: BLE001 - whatever it is, the slow way knows how to say it
-        return encode_safely(record)[:-1] + tail
+        data = encode_safely(record)
+    if len(data) + len(tail) > MAX_LINE_BYTES:
+        data = encode_safely(record, _SHORT_CHARS)
+    return data[:-1] + tail
 
 
-def encode_safely(record: Any) -> bytes:
-    """As `encode_json`, for records that it refuses."""
-    if isinstance(record, msgspec.Struct):
-        record = _given(record)
-    return encode_json({_text(key): _plain(value, 0) for key, value in record.items()})
+def encode_safely(record: Any, field_chars: int = MAX_LINE_BYTES) -> bytes:
+    """As `encode_json`, for records that it refuses or that are too long.
+
+    Args:
+        record: a dictionary or a Struct.
+        field_chars: most characters of each field.
+    """
+    given = _given(record) if isinstance(record, msgspec.Struct) else record
+    plain, cut_chars = {}, 0
+    for key, value in given.items():
+        room = _Room(field_chars)
+        plain[_text(key)] = _plain(value, room, 0)
+        cut_chars += room.cut_chars
+    if cut_chars and hasattr(record, "cut_chars"):
+        plain["cut_chars"] = record.cut_chars + cut_chars
+    return encode_json(plain)
 
 
 def _given(record: msgspec.Struct) -> dict[str, Any]:
@@ -65,29 +103,66 @@ def _given(record: msgspec.Struct) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any, depth: int) -> Any:
+class _Room:
+    """What a field may still hold: objects that refer to each other have no end."""
+
+    __slots__ = ("chars", "cut_chars", "items")
+
+    def __init__(self, chars: int) -> None:
+        self.chars = chars
+        self.items = _MAX_ITEMS
+        self.cut_chars = 0
+
+    def take(self, text: str) -> str:
+        """The text, or what fits of it."""
+        kept = cut_text(text, self.chars)
+        self.cut_chars += max(0, len(text) - self.chars)
+        self.chars = max(0, self.chars - len(text))
+        return kept
+
+    def has_items(self, count: int) -> bool:
+        """Whether it takes so many more items; they count from now on."""
+        if count > self.items:
+            return False
+        self.items -= count
+        return True
+
+
+def _plain(value: Any, room: _Room, depth: int) -> Any:
     """The value without what `encode_json` refuses."""
-    if value is None or isinstance(value, (bool, float)):
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is float and math.isfinite(value):
+        return value
+    if kind is int and value.bit_length() <= _MAX_BITS:
         return value
     if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else str(value)
-    if depth < _MAX_DEPTH:
-        if isinstance(value, dict) and len(value) <= _MAX_ITEMS:
-            return {_text(k): _plain(v, depth + 1) for k, v in list(value.items())}
-        if isinstance(value, (list, tuple)) and len(value) <= _MAX_ITEMS:
-            return [_plain(item, depth + 1) for item in list(value)]
-    return _text(safe_repr(value))
+        return room.take(_text(value))
+    if depth < _MAX_DEPTH and kind not in (int, float):
+        try:
+            if not isinstance(value, (dict, list, tuple)):  # a dataclass or a date, say
+                return _plain(msgspec.to_builtins(value, enc_hook=safe_repr), room, depth + 1)
+            if room.has_items(len(value)):
+                return _plain_items(value, room, depth + 1)
+        except Exception:  # noqa: BLE001 - without an end, or a subclass with methods of its own
+            pass
+    return room.take(_text(safe_repr(value))) if room.chars else "…"
+
+
+def _plain_items(value: Any, room: _Room, depth: int) -> Any:
+    if not isinstance(value, dict):
+        return [_plain(item, room, depth) for item in list(value)]
+    found: dict[str, Any] = {}
+    for key, item in list(value.items()):
+        if not room.chars:
+            found["…"] = f"{len(value) - len(found)} more"
+            break
+        found[room.take(_text(key))] = _plain(item, room, depth)
+    return found
 
 
 def _text(value: object) -> str:
     """Text that UTF-8 can hold: half a surrogate pair is written as its escape."""
-    text = (
-        value
-        if type(value) is str
-        else safe_repr(value)
-        if not isinstance(value, str)
-        else str(value)
-    )
-    return text.encode("utf-8", "backslashreplace").decode()
+    text = value if isinstance(value, str) else safe_repr(value)
+    return str.encode(text, "utf-8", "backslashreplace").decode()

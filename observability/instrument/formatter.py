@@ -12,17 +12,28 @@ from pythonjsonlogger.core import RESERVED_ATTRS, BaseJsonFormatter
 
 from observability.instrument.clock import next_time
 from observability.instrument.context import RequestContext, request_context
-from observability.instrument.encode import MAX_CHARS, encode_line, encode_tail, safe_repr
+from observability.instrument.encode import (
+    MAX_CHARS,
+    cut_text,
+    encode_line,
+    encode_tail,
+    safe_repr,
+)
 from observability.instrument.plain import one_line
 
+RAY_TIME = "_ray_timestamp_ns"
+"""Ray's record factory adds it."""
 _STANDARD = frozenset(RESERVED_ATTRS) | {
     "message",
     "asctime",
     "color_message",  # uvicorn's
-    "_ray_timestamp_ns",  # Ray's record factory's
+    RAY_TIME,
 }
 _NO_REQUEST = RequestContext("")
-_STANDARD_COUNT = len(logging.makeLogRecord({}).__dict__)
+# Not makeLogRecord's: it asks the record factory, which user code may replace.
+_STANDARD_COUNT = len(logging.LogRecord("", 0, "", 0, "", None, None).__dict__)
+_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+"""Not the record's own name: `logging.addLevelName` and other handlers put colours into it."""
 USUAL_THREADS = {"MainThread", "AsyncIO Thread: default", "handler"}
 """Where a backend's code runs when it starts no threads of its own: not worth a word."""
 
@@ -76,7 +87,7 @@ class JSONLines(BaseJsonFormatter):
         line = LogLine(
             next_time(),
             "log",
-            record.levelname,
+            _LEVELS.get(record.levelno) or record.levelname,
             record.name,
             message,
             record.filename if record.lineno else "",
@@ -91,12 +102,14 @@ class JSONLines(BaseJsonFormatter):
         )
         if record.exc_info or record.exc_text or record.stack_info:
             line.exception = read_exception(record, self)
-        if len(record.__dict__) > _STANDARD_COUNT:  # `extra` has added to them
+        given = record.__dict__
+        if len(given) > _STANDARD_COUNT + (RAY_TIME in given):  # `extra` has added to them
             line.extra = _read_extra(record)
         if len(message) > MAX_CHARS or len(line.exception) > MAX_CHARS:
-            line.message = _cut(line, message)
-            line.exception = _cut(line, line.exception)
-        return encode_line(line, self._tail)
+            line.cut_chars = sum(max(0, len(t) - MAX_CHARS) for t in (message, line.exception))
+            line.message = cut_text(message, MAX_CHARS)
+            line.exception = cut_text(line.exception, MAX_CHARS)
+        return encode_line(line, self._tail, is_free=line.extra is not None)
 
 
 class TextLines(logging.Formatter):
@@ -111,7 +124,7 @@ class TextLines(logging.Formatter):
         # Controller and ingress have none: Ray Serve 1.3 left their lines as they were.
         named = ("component", "backend", "replica") if "replica" in static else ()
         self._suffix = "".join(f" {name}={one_line(str(static[name]))}" for name in named)
-        self._second = (0, "")
+        self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and an exception's lines below it (`logging`)."""
@@ -156,7 +169,8 @@ def read_exception(record: logging.LogRecord, formatter: logging.Formatter) -> s
         try:
             parts.append("" if info[0] is None else formatter.formatException(info))
         except Exception as error:  # noqa: BLE001 - an exception's __str__ is foreign code
-            parts.append(f"{safe_repr(info[1])} (its traceback raised {type(error).__name__})")
+            what = info[1] if isinstance(info, tuple) else info
+            parts.append(f"{safe_repr(what)} (its traceback raised {type(error).__name__})")
     elif record.exc_text:
         parts.append(record.exc_text)
     if record.stack_info:
@@ -166,12 +180,3 @@ def read_exception(record: logging.LogRecord, formatter: logging.Formatter) -> s
 
 def _read_extra(record: logging.LogRecord) -> dict[str, Any] | None:
     return {k: v for k, v in record.__dict__.items() if k not in _STANDARD} or None
-
-
-def _cut(line: LogLine, text: str) -> str:
-    """Long texts lose their middle: of an error its end says most, of a message its beginning."""
-    if len(text) <= MAX_CHARS:
-        return text
-    half = MAX_CHARS // 2
-    line.cut_chars += len(text) - MAX_CHARS
-    return f"{text[:half]} … {text[-half:]}"

@@ -58,6 +58,8 @@ class SegmentWriter:
         self._lock = threading.RLock()
         self._fd = -1
         self._bytes = 0
+        self._is_torn = False
+        self._is_child = False
         self._is_closed = threading.Event()
         self._has_complained = False
         self._timer = threading.Thread(target=self._run_timer, name="tagtrail-logs", daemon=True)
@@ -72,6 +74,8 @@ class SegmentWriter:
             self.dropped += 1
             return
         self._lines.append(line)
+        if self._is_child:
+            self.flush()
 
     def flush(self) -> None:
         """Write all that waits with one system call."""
@@ -97,41 +101,57 @@ class SegmentWriter:
         self._is_closed.set()
         self.flush()
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._let_go()
 
     def after_fork(self) -> None:
-        """In a child: the parent's lines and segment are not this process's."""
+        """In a child: the parent's lines and segment are not this process's, and it has no timer.
+
+        Each line is written at once from now on: such a child often ends without a word.
+        """
         self._lines.clear()
         self._lock = threading.RLock()
-        self._fd = -1
+        self._is_torn = False
+        self._is_child = True
+        self._let_go()
 
     def _write(self, chunk: bytes) -> None:
         if self._fd < 0 or self._bytes >= self.retention.segment_bytes:
             self._open_next()
+        if self._is_torn:
+            chunk = b"\n" + chunk
         rest = memoryview(chunk)
-        while rest:
-            done = os.write(self._fd, rest)
-            self._bytes += done
-            rest = rest[done:]
+        try:
+            while rest:
+                done = os.write(self._fd, rest)
+                self._bytes += done
+                rest = rest[done:]
+        finally:  # a full disk may have taken half a line: the next one must not continue it
+            done = len(chunk) - len(rest)
+            if done:
+                self._is_torn = chunk[done - 1 : done] != b"\n"
+
+    def _let_go(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _open_next(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._let_go()
         os.makedirs(self.folder, exist_ok=True)
         number = 1 + max((n for name, n in _list(self.folder) if name == self.name), default=0)
-        while True:
+        while self._fd < 0:
             path = os.path.join(self.folder, f"{self.name}.{number:06d}.log")
+            number += 1
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(path, flags, 0o644)
-                break
             except FileExistsError:  # the process before this one is still ending
-                number += 1
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+                continue
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            if os.fstat(self._fd).st_nlink == 0:  # somebody made room before the lock
+                self._let_go()
         self._bytes = 0
+        self._is_torn = False
 
     def _run_timer(self) -> None:
         next_prune = 0.0
@@ -155,7 +175,9 @@ class SegmentWriter:
             return
         self._has_complained = True
         stderr = sys.__stderr__
-        if stderr is not None:
+        if stderr is None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # it may be on the same full disk, or closed
             print(
                 f"Records can't be written to {self.folder}: {error}. They are dropped and counted "
                 "(records_dropped); requests are served all the same. Free space, or lower "

@@ -51,9 +51,9 @@ class TeeStream:
         local = self._local
         pending = getattr(local, "pending", "") + text
         *lines, rest = pending.split("\n")
-        while len(rest) > MAX_LINE_CHARS:
-            lines.append(rest[:MAX_LINE_CHARS])
-            rest = rest[MAX_LINE_CHARS:]
+        parts = len(rest) // MAX_LINE_CHARS * MAX_LINE_CHARS
+        lines += [rest[i : i + MAX_LINE_CHARS] for i in range(0, parts, MAX_LINE_CHARS)]
+        rest = rest[parts:]
         local.pending = rest
         local.is_telling = True
         try:

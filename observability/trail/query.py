@@ -16,6 +16,7 @@ Record = dict[str, Any]
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_FRACTION = re.compile(r"\.([0-9]+)")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _encode = msgspec.json.encode
 
@@ -47,17 +48,15 @@ class Query:
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is wanted."""
         wanted = self.request_id
-        if (
-            wanted
-            and record.get("request_id") != wanted
-            and wanted not in record.get("batch_ids", ())
-        ):
-            return False
+        if wanted and record.get("request_id") != wanted:
+            batch_ids = record.get("batch_ids")
+            if not isinstance(batch_ids, list) or wanted not in batch_ids:
+                return False
         for name in ("replica", "backend", "endpoint"):
             wanted = getattr(self, name)
             if wanted and record.get(name) != wanted:
                 return False
-        time = record.get("time", "")
+        time = str(record.get("time", ""))
         if (self.since and time < self.since) or (self.until and time > self.until):
             return False
         if self.level and level_number(record) < LEVELS[self.level]:
@@ -97,17 +96,19 @@ def parse_time(text: str, now: datetime) -> str:
     Raises:
         ValueError: it is neither.
     """
-    ago = _AGO.fullmatch(text)
-    if ago:
-        moment = now - timedelta(seconds=float(ago[1]) * _UNITS_S[ago[2]])
-    else:
-        try:
-            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        except ValueError:
-            raise ValueError(
-                f"{text!r} is no time. Expected how long ago (30s, 10m, 2h, 1d) or a time such as "
-                "2026-11-23T02:08:01Z."
-            ) from None
-        if moment.tzinfo is None:
-            moment = moment.astimezone()  # a time without a zone is the user's own
-    return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}000Z"
+    try:
+        ago, fraction = _AGO.fullmatch(text), _FRACTION.search(text)
+        if ago:
+            moment = now - timedelta(seconds=float(ago[1]) * _UNITS_S[ago[2]])
+            nanoseconds = f"{moment.microsecond:06d}000"
+        else:  # without its fraction: Python reads no nanoseconds
+            moment = datetime.fromisoformat(_FRACTION.sub("", text).replace("Z", "+00:00"))
+            nanoseconds = f"{fraction[1]:0<9.9}" if fraction else "000000000"
+        # A time without a zone is the user's own.
+        moment = moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is no time. Expected how long ago (30s, 10m, 2h, 1d) or a time such as "
+            "2026-11-23T02:08:01Z."
+        ) from None
+    return f"{moment.isoformat()[:19]}.{nanoseconds}Z"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import mmap
 import os
 import re
 import time
@@ -20,6 +19,12 @@ from observability.trail.query import Query, Record
 POLL_S = 0.2
 REORDER = 256
 """Records that may stand out of order in a segment: threads note the time before they append."""
+
+CHUNK_BYTES = 1024 * 1024
+"""Read at once; of each segment, so much waits in memory to be merged."""
+
+CLOCK_TICK_S = 1.0
+"""A file's time is read from a coarser clock than a record's: it lags some milliseconds behind."""
 
 _segment = re.compile(SEGMENT_PATTERN)
 _decode = msgspec.json.Decoder(type=dict).decode
@@ -39,11 +44,13 @@ class SegmentFolder:
 
     def read(self, query: Query) -> Iterator[Record]:
         """The wanted records in the order of their time."""
-        chains: dict[str, list[Path]] = {}
-        for path in self._files():
-            if not query.since or _changed_after(path, query.since):
-                chains.setdefault(path.name.rpartition(".")[0].rpartition(".")[0], []).append(path)
-        streams = [in_order(self._read_all(paths, query)) for paths in chains.values()]
+        # Each segment for itself: two processes of one name (controllers of two instances) number
+        # theirs in turn.
+        streams = [
+            in_order(self._parse_all(_lines_with(path, query.needles()), query))
+            for path in self._files()
+            if not query.since or _changed_after(path, query.since)
+        ]
         return heapq.merge(*streams, key=time_of)
 
     def follow(
@@ -70,22 +77,6 @@ class SegmentFolder:
             return []
         return [self.path / name for name in sorted(names) if _segment.fullmatch(name)]
 
-    def _read_all(self, paths: list[Path], query: Query) -> Iterator[Record]:
-        for path in paths:
-            yield from self._read_one(path, query)
-
-    def _read_one(self, path: Path, query: Query) -> Iterator[Record]:
-        needles = query.needles()
-        try:
-            with open(path, "rb") as file:
-                if not needles:
-                    yield from self._parse_all(file, query)
-                elif os.fstat(file.fileno()).st_size:
-                    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                        yield from self._parse_all(_lines_with(data, needles), query)
-        except FileNotFoundError:
-            return  # deleted meanwhile: it was too old
-
     def _parse_all(self, lines: Iterable[bytes], query: Query) -> Iterator[Record]:
         for record in parse_lines(lines, query):
             if record is None:
@@ -102,7 +93,7 @@ def parse_lines(lines: Iterable[bytes], query: Query) -> Iterator[Record | None]
             continue
         try:
             record: Record = _decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield None
             continue
         if query.matches(record):
@@ -125,31 +116,54 @@ def time_of(record: Record) -> str:
     return str(record.get("time", ""))
 
 
-def _lines_with(data: mmap.mmap, needles: list[bytes]) -> Iterator[bytes]:
-    """The lines that contain the first needle: it is searched for at the speed of memory."""
-    position = data.find(needles[0])
+def _lines_with(path: Path, needles: list[bytes]) -> Iterator[bytes]:
+    """The lines that contain the first needle: it is searched for at the speed of memory.
+
+    The file is open for no longer than a read takes: there may be more segments than a process may
+    have open files.
+    """
+    offset, size = 0, CHUNK_BYTES
+    while chunk := _read_from(path, offset, size):
+        is_last = len(chunk) < size
+        if not is_last:
+            chunk = chunk[: chunk.rfind(b"\n") + 1]
+            if not chunk:  # a longer line
+                size *= 2
+                continue
+        if needles:
+            yield from _search(chunk, needles[0])
+        else:
+            yield from chunk.splitlines()
+        if is_last:
+            return
+        offset, size = offset + len(chunk), CHUNK_BYTES
+
+
+def _search(data: bytes, needle: bytes) -> Iterator[bytes]:
+    position = data.find(needle)
     while position >= 0:
         start = data.rfind(b"\n", 0, position) + 1
         end = data.find(b"\n", position)
         end = len(data) if end < 0 else end
         yield data[start:end]
-        position = data.find(needles[0], end)
+        position = data.find(needle, end)
 
 
 def _changed_after(path: Path, moment: str) -> bool:
+    earliest_s = datetime.fromisoformat(moment[:26] + "+00:00").timestamp()
     try:
-        return path.stat().st_mtime >= datetime.fromisoformat(moment[:26] + "+00:00").timestamp()
+        return path.stat().st_mtime >= earliest_s - CLOCK_TICK_S
     except OSError:
         return False
 
 
-def _read_from(path: Path, offset: int) -> bytes:
+def _read_from(path: Path, offset: int, size: int = -1) -> bytes:
     try:
         with open(path, "rb") as file:
             file.seek(offset)
-            return file.read()
-    except OSError:
-        return b""
+            return file.read(size)
+    except FileNotFoundError:
+        return b""  # deleted meanwhile: it was too old
 
 
 def _size(path: Path) -> int:

@@ -21,7 +21,8 @@ def show_record(record: Record) -> str:
     """A record as one line; a traceback's lines below it."""
     level = str(record.get("level", "?"))
     who = record.get("replica") or record.get("component") or "?"
-    head = f"{_local(to_epoch(record))} {click.style(f'{level:<8}', fg=_COLOURS.get(level))}"
+    colour = _COLOURS.get(level)
+    head = f"{_local(to_epoch(record))} {click.style(f'{_clean(level):<8}', fg=colour)}"
     head += f" {click.style(_clean(who), fg='cyan')}"
     if record.get("request_id"):
         head += f" {click.style(_clean(record['request_id']), fg='bright_black')}"
@@ -46,7 +47,7 @@ def _show_step(step: Step, root: Step, slow: set[int], first: str, rest: str) ->
     for record in step.logs:
         offset_ms = (to_epoch(record) - root.started_s) * 1000
         level = str(record.get("level", "?"))
-        text = f"{click.style(level, fg=_COLOURS.get(level))} {_show_body(record)}"
+        text = f"{click.style(_clean(level), fg=_COLOURS.get(level))} {_show_body(record)}"
         yield f"{inner}{offset_ms:>9.1f} ms  " + text.replace("\n", f"\n{inner}")
     if step.access is not None and step.access.get("exception"):
         for line in str(step.access["exception"]).splitlines():
@@ -69,7 +70,7 @@ def _show_head(step: Step, root: Step) -> str:
     who = (
         access.get("replica") or f"{access.get('component', '?')} {access.get('node', '')}".strip()
     )
-    status = str(access.get("status", "?"))
+    status = _clean(access.get("status", "?"))
     offset_ms = (step.started_s - root.started_s) * 1000
     times = f"+{offset_ms:.1f} ms"
     if step.queue_ms:
@@ -132,14 +133,14 @@ def _show_body(record: Record) -> str:
 
 
 def _show_access(record: Record) -> str:
-    status = int(record.get("status", 0))
-    colour = "red" if status >= 400 else "green"
-    text = f"{_clean(_what(record))} {click.style(str(status), fg=colour)}"
+    colour = "red" if Step(record).is_failed else "green"
+    status = click.style(_clean(record.get("status", "?")), fg=colour)
+    text = f"{_clean(_what(record))} {status}"
     for name, label in (("queue_ms", "waited"), ("processing_ms", "ran")):
         if name in record:
-            text += f"  {label} {record[name]} ms"
+            text += f"  {label} {_clean(record[name])} ms"
     if "bytes_out" in record:
-        text += f"  {record['bytes_out']} bytes"
+        text += f"  {_clean(record['bytes_out'])} bytes"
     if record.get("error"):
         text += f"  {click.style(_clean(record['error']), fg='red')}"
     return text

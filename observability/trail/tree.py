@@ -69,7 +69,7 @@ class Step:
     @property
     def is_failed(self) -> bool:
         """Whether it ended in an error, or left no record."""
-        return self.access is None or int(self.access.get("status", 0)) >= 400
+        return self.access is None or _number(self.access, "status") >= 400
 
     def walk(self) -> Iterable[Step]:
         """This step and all below it."""
@@ -94,8 +94,8 @@ def assemble(records: Iterable[Record]) -> list[Step]:
             steps.append(Step(record))
         else:
             logs.append(record)
-    roots = _link(steps)
-    roots += _hang(logs, steps)
+    roots, lost = _link(steps)
+    roots += _hang(logs, steps, lost)
     return sorted(roots, key=lambda step: step.started_s)
 
 
@@ -132,14 +132,15 @@ def to_epoch(record: Record) -> float:
         return 0.0
 
 
-def _link(steps: list[Step]) -> list[Step]:
-    """Hang each step on the one that called it; those that nobody called."""
-    by_span = {s.access["span_id"]: s for s in steps if s.access and s.access.get("span_id")}
+def _link(steps: list[Step]) -> tuple[list[Step], dict[str, Step]]:
+    """Hang each step on the one that called it; those that nobody called, and the lost ones."""
+    by_span = {_name(s, "span_id"): s for s in steps}
+    by_span.pop("", None)
     lost: dict[str, Step] = {}
     roots = []
     for step in steps:
-        parent_id = step.access.get("parent_id") if step.access else None
-        parent = by_span.get(parent_id) if parent_id else None
+        parent_id = _name(step, "parent_id")
+        parent = by_span.get(parent_id)
         if not parent_id or parent is step:
             roots.append(step)
         elif parent is not None:
@@ -151,14 +152,19 @@ def _link(steps: list[Step]) -> list[Step]:
             lost[parent_id].children.append(step)
     for step in [*steps, *lost.values()]:
         step.children.sort(key=lambda child: child.started_s)
-    return roots
+    return roots, lost
 
 
-def _hang(logs: list[Record], steps: list[Step]) -> list[Step]:
+def _name(step: Step, field: str) -> str:
+    """An id from a step's record: text, whatever the file says."""
+    return str(step.access.get(field) or "") if step.access else ""
+
+
+def _hang(logs: list[Record], steps: list[Step], lost: dict[str, Step]) -> list[Step]:
     """Give each log record to its step; a step for what was said in one that left no record."""
     homeless: dict[str, Step] = {}
     for record in logs:
-        home = _find_home(record, steps)
+        home = _find_home(record, steps) or lost.get(str(record.get("span_id", "")))
         if home is None:
             replica = str(record.get("replica", ""))
             home = homeless.setdefault(replica, Step(None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ PIPE_BYTES = 1024 * 1024
 """Some thousands of lines; Linux allows it to every user."""
 
 _MAX_REST_BYTES = 65_536
+
+logger = logging.getLogger("ray.serve")
 
 
 class LinePipe:
@@ -68,7 +71,10 @@ class _LineReader(asyncio.Protocol):
         if len(self._rest) > _MAX_REST_BYTES:
             self._rest = b""  # no line of ours is that long
         for line in lines:
-            self._take(line)
+            try:
+                self._take(line)
+            except Exception:  # uvloop would close the pipe, and no line would come any more
+                logger.exception("A line of HAProxy's log could not be recorded")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import free_port
 
@@ -38,6 +39,7 @@ class Cluster:
 
     environment: dict[str, str]
     pid: int
+    metrics_port: int
 
     def run(self, *command: str, **environment: str) -> str:
         """Run a command against the cluster; what it printed."""
@@ -51,6 +53,16 @@ class Cluster:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
+
+    def count(self, name: str, **tags: str) -> float:
+        """The sum of a metric's series with these tags, on Ray's metrics port."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}", timeout=30).text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and tags.items() <= sample.labels.items()
+        )
 
     def serving(self) -> list[str]:
         """Names of the cluster's processes that belong to a Serve instance."""
@@ -110,7 +122,8 @@ def cluster(environment: dict[str, str], folder: Path) -> Iterator[Cluster]:
         )
     try:
         _wait_for_ray(folder / "ray_start.log", process)
-        cluster = Cluster(environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, process.pid)
+        address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        cluster = Cluster(environment | address, process.pid, ports["metrics-export-port"])
         yield cluster
     finally:
         started = descendants(process.pid)
@@ -167,7 +180,8 @@ def test_counter_logging_counts_to_ten_and_logs_each_count(
     assert re.findall(r"\{'count': (\d+)\}", output) == [str(count) for count in range(1, 11)]
     answer = httpx.get(f"http://127.0.0.1:{instance_port}/counter")
     assert answer.json() == {"count": 11}
-    wait_for(lambda: "count: 11" in worker_logs(cluster))
+    suffix = r"component=serve backend=\w+ replica=\w+#[A-Za-z]{6}"
+    wait_for(lambda: re.search(rf"\tINFO .*count: 11 {suffix}$", worker_logs(cluster), re.M))
 
 
 def test_hello_answers_on_all_addresses_and_stays(cluster: Cluster) -> None:
@@ -186,7 +200,12 @@ def test_replica_logger_logs_in_both_ways(cluster: Cluster) -> None:
 
     wait_for(lambda: not cluster.serving())
     logs = worker_logs(cluster)
-    assert "Some info!" in logs
+    assert re.search(
+        r"INFO replica_logger\.py:\d+ -- Some info! "
+        r"component=serve backend=my_backend replica=my_backend#[A-Za-z]{6}$",
+        logs,
+        re.M,
+    )
     own_line = r"INFO Some more info! backend=my_other_backend replica=my_other_backend#\w{6}\n"
     assert re.search(own_line, logs)
 
@@ -201,6 +220,8 @@ def test_metrics_loop_calls_once_a_second_until_ctrl_c(cluster: Cluster) -> None
     assert process.returncode == 0
     assert "Traceback" not in output
     wait_for(lambda: not cluster.serving())
+    counter = "ray_serve_backend_request_counter_total"
+    wait_for(lambda: cluster.count(counter, backend="f") >= len(lines))
 
 
 def test_custom_counter_counts_excellent_requests_only(cluster: Cluster) -> None:
@@ -208,6 +229,7 @@ def test_custom_counter_counts_excellent_requests_only(cluster: Cluster) -> None
 
     assert re.findall(r"^(?:not )?counted$", output, re.M) == ["counted", "not counted"]
     wait_for(lambda: not cluster.serving())
+    wait_for(lambda: cluster.count("ray_my_counter_total", backend="my_backend") == 1)
 
 
 def test_direct_calls_reach_a_backend_and_one_behind_it(cluster: Cluster) -> None:

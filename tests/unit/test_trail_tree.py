@@ -1,0 +1,268 @@
+"""One request as a tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from observability.trail.query import Record
+from observability.trail.tree import Step, assemble, describe, slow_steps, to_epoch
+
+BEGIN_S = to_epoch({"time": "2026-11-23T02:00:00.000000000Z"})
+
+
+def time_at(ms: float) -> str:
+    """A record's time, so many milliseconds after the tests' beginning."""
+    nanoseconds = round(ms * 1_000_000)
+    return f"2026-11-23T02:00:{nanoseconds // 10**9:02d}.{nanoseconds % 10**9:09d}Z"
+
+
+def access(
+    name: str, begin_ms: float, end_ms: float, parent: str = "", queue_ms: float = 0.0, **more: Any
+) -> Record:
+    """An access record of the replica `name#1`; its span is its name."""
+    record = {
+        **{"kind": "access", "time": time_at(end_ms), "replica": f"{name}#1", "span_id": name},
+        **{"status": 200, "queue_ms": queue_ms, "processing_ms": end_ms - begin_ms - queue_ms},
+        **({"parent_id": parent} if parent else {}),
+    }
+    return record | more
+
+
+def log(name: str, at_ms: float, message: str = "m", **more: Any) -> Record:
+    record = {
+        **{"kind": "log", "time": time_at(at_ms), "replica": f"{name}#1", "message": message},
+    }
+    return record | more
+
+
+def shape(step: Step) -> Any:
+    """(name, messages, children) of a step, its name without the replica's number."""
+    name = "lost" if step.access is None else str(step.access["replica"]).partition("#")[0]
+    return name, [r["message"] for r in step.logs], [shape(child) for child in step.children]
+
+
+def ms(seconds: float) -> float:
+    return round((seconds - BEGIN_S) * 1000, 3)
+
+
+def test_steps_hang_on_the_step_that_called_them_in_the_order_of_their_begin() -> None:
+    records = [
+        access("late", 50, 60, "front"),
+        access("deep", 12, 18, "early"),
+        access("early", 10, 20, "front"),
+        access("front", 0, 100),
+    ]
+    (root,) = assemble(records)
+    assert shape(root) == ("front", [], [("early", [], [("deep", [], [])]), ("late", [], [])])
+
+
+def test_what_was_said_belongs_to_the_step_of_its_replica() -> None:
+    records = [
+        log("front", 1, "begin"),
+        log("model", 12, "count: 5"),
+        access("model", 10, 20, "front"),
+        log("front", 30, "end"),
+        access("front", 0, 100),
+    ]
+    (root,) = assemble(records)
+    assert shape(root) == ("front", ["begin", "end"], [("model", ["count: 5"], [])])
+
+
+def test_of_two_steps_in_one_replica_the_span_tells_whose_a_line_is() -> None:
+    records = [
+        *(log("model", 2, "first", span_id="one"), log("model", 3, "second", span_id="two")),
+        access("model", 0, 10, "front", span_id="one"),
+        access("model", 1, 11, "front", span_id="two"),
+        access("front", 0, 100),
+    ]
+    (root,) = assemble(records)
+    assert shape(root)[2] == [("model", ["first"], []), ("model", ["second"], [])]
+
+
+def test_of_two_steps_in_one_replica_without_spans_the_time_tells() -> None:
+    first, second = access("model", 0, 10, "front"), access("model", 20, 30, "front")
+    del first["span_id"], second["span_id"]
+    records = [
+        *(log("model", 5, "first"), first, log("model", 25, "second"), second),
+        access("front", 0, 100),
+    ]
+    (root,) = assemble(records)
+    assert shape(root)[2] == [("model", ["first"], []), ("model", ["second"], [])]
+
+
+def test_a_line_of_a_batch_is_shown_in_the_requests_own_step() -> None:
+    (root,) = assemble([log("model", 5, "all", batch_ids=["r-1", "r-2"]), access("model", 0, 10)])
+    assert shape(root) == ("model", ["all"], [])
+
+
+def test_two_clients_that_sent_one_id_have_a_tree_each() -> None:
+    records = [access("two", 50, 60), access("one", 0, 100)]
+    assert [shape(root)[0] for root in assemble(records)] == ["one", "two"]
+
+
+def test_steps_whose_caller_was_killed_hang_on_a_lost_one_with_what_it_said() -> None:
+    records = [
+        access("front", 0, 100, status=502),
+        log("model", 5, "before the end", span_id="killed"),
+        access("one", 10, 20, "killed"),
+        access("two", 12, 30, "killed"),
+    ]
+    front, lost = assemble(records)
+    assert shape(front) == ("front", [], [])
+    assert shape(lost) == ("lost", ["before the end"], [("one", [], []), ("two", [], [])])
+    assert lost.is_failed
+    assert ms(lost.started_s) == 5
+
+
+def test_what_a_killed_replica_said_is_shown_though_nothing_refers_to_it() -> None:
+    records = [log("model", 5, "a"), log("other", 6, "b"), log("model", 7, "c")]
+    assert [shape(step) for step in assemble(records)] == [
+        ("lost", ["a", "c"], []),
+        ("lost", ["b"], []),
+    ]
+
+
+def test_a_step_that_names_itself_as_its_caller_is_a_root() -> None:
+    (root,) = assemble([access("odd", 0, 10, "odd")])
+    assert shape(root) == ("odd", [], [])
+
+
+def test_nothing_has_no_trees() -> None:
+    assert assemble([]) == []
+
+
+def test_a_steps_times_begin_with_its_wait() -> None:
+    step = Step(access("model", 10, 60, queue_ms=20))
+    assert ms(step.started_s) == 10
+    assert (step.queue_ms, step.processing_ms, step.total_ms) == (20, 30, 50)
+
+
+@pytest.mark.parametrize(
+    ("children", "own_ms"),
+    [
+        ([], 100),
+        ([(10, 30)], 80),
+        ([(10, 30), (50, 60)], 70),
+        ([(10, 30), (20, 40)], 70),
+        ([(10, 60), (20, 40)], 50),
+        ([(0, 100), (0, 100)], 0),
+        ([(50, 250)], 0),
+    ],
+    ids=str,
+)
+def test_a_steps_own_time_is_what_it_did_not_wait_for_others(
+    children: list[tuple[float, float]], own_ms: float
+) -> None:
+    step = Step(access("front", 0, 100))
+    step.children = [Step(access("model", *times, "front")) for times in children]
+    assert step.own_ms == pytest.approx(own_ms, abs=0.01)
+
+
+def test_the_step_that_took_most_of_the_time_stands_out() -> None:
+    (root,) = assemble(
+        [access("front", 0, 100), access("fast", 1, 5, "front"), access("slow", 10, 90, "front")]
+    )
+    assert slow_steps(root) == {id(root.children[1])}
+
+
+def test_the_step_that_waited_most_of_the_time_stands_out() -> None:
+    (root,) = assemble(
+        [access("front", 0, 100), access("full", 10, 90, "front", queue_ms=75, span_id="full")]
+    )
+    assert slow_steps(root) == {id(root.children[0])}
+
+
+def test_no_step_stands_out_alone_or_without_times() -> None:
+    assert slow_steps(Step(access("front", 0, 100))) == set()
+    assert slow_steps(Step(None, children=[Step(access("a", 0, 0))])) == set()
+
+
+@pytest.mark.parametrize(
+    ("record", "is_failed"),
+    [
+        ({"status": 200}, False),
+        ({"status": 399}, False),
+        ({"status": 404}, True),
+        ({"status": 500}, True),
+        ({}, False),
+        ({"status": None}, False),
+        ({"status": "no number"}, False),
+        (None, True),
+    ],
+)
+def test_a_step_failed_by_its_status_or_without_a_record(
+    record: Record | None, is_failed: bool
+) -> None:
+    assert Step(record).is_failed is is_failed
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-11-23T02:08:01+02:00", None])
+def test_a_time_that_cannot_be_read_is_nought(text: object) -> None:
+    assert to_epoch({"time": text}) == 0.0
+
+
+def test_a_time_is_read_to_the_microsecond() -> None:
+    assert to_epoch({"time": "1970-01-01T00:00:01.234567891Z"}) == pytest.approx(1.234567891)
+
+
+def test_a_tree_is_told_as_plain_data() -> None:
+    (root,) = assemble([access("front", 0, 100, status=500), access("model", 10, 30, "front")])
+    told = describe(root)
+    assert (told["failed"], told["own_ms"], told["queue_ms"]) == (True, 80.0, 0.0)
+    assert told["access"]["replica"] == "front#1"
+    (child,) = told["children"]
+    assert (child["processing_ms"], child["failed"], child["children"]) == (20.0, False, [])
+
+
+spans = st.sampled_from(["a", "b", "c", "d", ""])
+records = st.lists(
+    st.builds(
+        lambda kind, replica, span, parent, at: (
+            access(replica, at, at + 5, parent, span_id=span)
+            if kind
+            else log(replica, at, span_id=span)
+        ),
+        st.booleans(),
+        st.sampled_from(["x", "y"]),
+        spans,
+        spans,
+        st.integers(0, 1000),
+    ),
+    max_size=8,
+)
+
+
+def has_no_circle(found: list[Record]) -> bool:
+    """Whether every step leads to one that nobody of them called."""
+    parents = {r["span_id"]: r.get("parent_id", "") for r in found if r["kind"] == "access"}
+    for span in parents:
+        seen = set()
+        while span in parents and span not in seen:
+            seen.add(span)
+            above = parents[span]
+            span = "" if above == span else above
+        if span in seen:
+            return False
+    return True
+
+
+def spans_differ(found: list[Record]) -> bool:
+    own = [r["span_id"] for r in found if r["kind"] == "access" and r["span_id"]]
+    return len(own) == len(set(own))
+
+
+@given(records.filter(spans_differ).filter(has_no_circle))
+@settings(deadline=None)
+def test_every_record_is_in_the_trees_exactly_once(found: list[Record]) -> None:
+    roots = assemble(found)
+    steps = [step for root in roots for step in root.walk()]
+    told = [step.access for step in steps if step.access is not None]
+    told += [record for step in steps for record in step.logs]
+    assert sorted(map(id, told)) == sorted(map(id, found))
+    for root in roots:
+        describe(root)
+        assert slow_steps(root) <= {id(step) for step in root.walk()}
