@@ -156,6 +156,12 @@ RECORDS_DROPPED = Metric(
     ("component", "backend", "replica"),
     "Records that could not be written: the disk is full, say.",
 )
+SPANS_DROPPED = Metric(
+    "serve_spans_dropped",
+    _C,
+    ("component", "backend", "replica"),
+    "Spans that were not exported: the collector was away, or too slow. Only with traces on.",
+)
 CONTROLLER_LOOP = Metric(
     "serve_controller_loop_ms",
     _G,
@@ -169,6 +175,7 @@ EXTRA_METRICS = (
     LOOP_LAG,
     RECORDS_WRITTEN,
     RECORDS_DROPPED,
+    SPANS_DROPPED,
     CONTROLLER_LOOP,
 )
 

@@ -31,7 +31,7 @@ from serve.controller.goal import Goal
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.ids import DETACHED_CONTROLLER, NAMESPACE, make_controller_name
-from serve.settings import read_logging_config
+from serve.settings import read_logging_config, tracing_variables
 
 _client: Client | None = None
 
@@ -293,7 +293,14 @@ def _start_controller(
 ) -> Client:
     name = make_controller_name(detached)
     node_id = ray.get_runtime_context().get_node_id()
-    goal = Goal(options, node_id, secrets.token_bytes(32), detached, logging=logging_options)
+    goal = Goal(
+        options,
+        node_id,
+        secrets.token_bytes(32),
+        detached,
+        logging=logging_options,
+        tracing=tracing_variables(),
+    )
     controller = (
         ray.remote(Controller)
         .options(

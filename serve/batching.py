@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from observability.instrument import tracing
 from observability.instrument.context import RequestContext, join_contexts, request_context
 from serve.errors import RayServeException
 
@@ -121,7 +122,7 @@ class BatchQueue:
 
     async def _answer(self, batch: list[_Entry]) -> None:
         # This task goes on from batch to batch: what is said in one is not its first request's.
-        request_context.set(join_contexts([context for _, _, context in batch]))
+        tracing.enter(join_contexts([context for _, _, context in batch]))
         try:
             result = await self._run([item for item, _, _ in batch])
             answers = check_batch_result(result, len(batch))

@@ -22,7 +22,8 @@ class Call(NamedTuple):
         shard_key: equal keys reach the same backend; None: by chance.
         headers: the ones given, seen as `request.headers` beside Tagtrail's own two.
         parent_id: span_id of the request's step that makes the call; "" outside a request.
-        trace_id: W3C trace id of the request; "" without one.
+        traceparent: the span that makes the call, as W3C's header; "" without a trace.
+        tracestate: what goes with it.
         sent_us: when it was made, microseconds since the epoch; 0: not known.
     """
 
@@ -35,7 +36,8 @@ class Call(NamedTuple):
     shard_key: str | None = None
     headers: dict[str, str] | None = None
     parent_id: str = ""
-    trace_id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
     sent_us: int = 0
 
 

@@ -148,6 +148,7 @@ class Executor:
             goal.http.middlewares,
             goal.secret,
             goal.logging,
+            goal.tracing,
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)
@@ -281,7 +282,7 @@ class Executor:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
                 **_FOREVER,
             )
-            .remote(self._controller_name, node_id, goal.http, goal.logging)
+            .remote(self._controller_name, node_id, goal.http, goal.logging, goal.tracing)
         )
         self._adopt_ingress(node_id, actor)
 

@@ -60,6 +60,7 @@ class Goal:
     backends: dict[str, BackendGoal] = field(default_factory=dict)
     endpoints: dict[str, EndpointGoal] = field(default_factory=dict)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    tracing: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def create_backend(goal: Goal, backend: BackendGoal) -> Goal:

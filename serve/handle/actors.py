@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import ray
 from ray import ObjectRef
@@ -19,6 +20,9 @@ from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_en
 from serve.ids import NAMESPACE
 from serve.records import BackendTargets, EndpointTargets, ReplicaAddress
 from serve.traffic import choose_backend, choose_shadows, split_number
+
+if TYPE_CHECKING:  # it knows OpenTelemetry, which is not imported unless traces are on
+    from observability.instrument.tracer import CallSpan
 
 POLL_S = 0.05
 
@@ -46,10 +50,12 @@ class ActorSlot:
                 self.pending, num_returns=count, timeout=0, fetch_local=False
             )
 
-    def send(self, call: Call) -> ObjectRef:
-        """Make the actor call."""
+    def send(self, call: Call, span: CallSpan | None = None) -> ObjectRef:
+        """Make the actor call; a span of it ends with it."""
         result, done = self.method.remote(*pack_call(call))
         self.pending.append(done)
+        if span is not None:
+            done.future().add_done_callback(span.finish)
         return result
 
 
@@ -82,8 +88,12 @@ class ActorRouter:
             live = {a for b in targets.backends for a in b.replicas} if targets else set()
             self._slots = {a: slot for a, slot in self._slots.items() if a in live}
 
-    def send(self, call: Call) -> ObjectRef:
+    def send(self, call: Call, span: CallSpan | None = None) -> ObjectRef:
         """Send a call, waiting for a replica with room if there is none.
+
+        Args:
+            call: the call.
+            span: ends when the call is done. Nobody ends it when this raises.
 
         Raises:
             RayServeException: the endpoint does not exist within 5 s, or has no traffic.
@@ -91,7 +101,7 @@ class ActorRouter:
             QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
         """
         number = split_number(call.shard_key)
-        reference = self.try_send(call, number)
+        reference = self.try_send(call, number, span)
         if reference is not None:
             return reference
         started = time.monotonic()
@@ -100,12 +110,12 @@ class ActorRouter:
             while reference is None:
                 self._check_patience(time.monotonic() - started, number)
                 self._wait_for_room()
-                reference = self.try_send(call, number)
+                reference = self.try_send(call, number, span)
             return reference
         finally:
             self._waiting -= 1
 
-    def try_send(self, call: Call, number: int) -> ObjectRef | None:
+    def try_send(self, call: Call, number: int, span: CallSpan | None = None) -> ObjectRef | None:
         """Send a call if a replica has room now."""
         with self._lock:
             if self._targets is None:
@@ -114,7 +124,7 @@ class ActorRouter:
             tag = choose_backend(policy, number)
             if tag is None:
                 raise no_traffic_error(self._endpoint)
-            reference = self._send_to(self._backend(tag), call)
+            reference = self._send_to(self._backend(tag), call, span)
             if reference is not None:
                 for shadow in choose_shadows(policy, number):
                     self._send_to(self._backend(shadow), call)
@@ -126,7 +136,9 @@ class ActorRouter:
             for slot in self._slots.values():
                 slot.sweep()
 
-    def _send_to(self, backend: BackendTargets, call: Call) -> ObjectRef | None:
+    def _send_to(
+        self, backend: BackendTargets, call: Call, span: CallSpan | None = None
+    ) -> ObjectRef | None:
         replicas = backend.replicas
         turn = self._turns.get(backend.backend_tag, 0)
         for step in range(len(replicas)):
@@ -134,7 +146,7 @@ class ActorRouter:
             slot = self._slots.get(address) or self._find(address)
             if slot is not None and slot.has_room(backend.max_concurrent_queries):
                 self._turns[backend.backend_tag] = turn + step + 1
-                return slot.send(call)
+                return slot.send(call, span)
         return None
 
     def _find(self, address: ReplicaAddress) -> ActorSlot | None:

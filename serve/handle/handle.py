@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import ObjectRef
 from typing_extensions import Self
 
+from observability.instrument import tracing
 from observability.instrument.context import request_context
 from serve.call import Call
 from serve.handle.counts import CallCount, count_calls
@@ -18,6 +20,9 @@ from serve.handle.registry import Registry, get_registry
 from serve.handle.response import Response
 from serve.ids import make_request_id
 from serve.traffic import split_number
+
+if TYPE_CHECKING:  # it knows OpenTelemetry, which is not imported unless traces are on
+    from observability.instrument.tracer import CallSpan
 
 logger = logging.getLogger("ray.serve")
 
@@ -93,12 +98,17 @@ class _Handle:
         """
         registry = self._get_registry()
         name = f"{self.endpoint_name}.{self.handle_options.method_name}"
-        call = self._make_call(request_data, kwargs)
+        call, span = self._make_call(request_data, kwargs, "call")
+        future: asyncio.Future[Any] | concurrent.futures.Future[Any]
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return Response(registry.thread.submit(lambda: self._send(registry, call)), name)
-        return Response(self._send(registry, call), name)
+            future = registry.thread.submit(lambda: self._send(registry, call))
+        else:
+            future = self._send(registry, call)
+        if span is not None:
+            future.add_done_callback(span.finish)
+        return Response(future, name)
 
     def _send(self, registry: Registry, call: Call) -> asyncio.Future[Any]:
         router = registry.router(self.endpoint_name)
@@ -110,25 +120,41 @@ class _Handle:
 
         return asyncio.get_running_loop().create_task(resolve_and_send())
 
-    def _make_call(self, data: Any, kwargs: dict[str, Any]) -> Call:
+    def _make_call(
+        self, data: Any, kwargs: dict[str, Any], way: str
+    ) -> tuple[Call, CallSpan | None]:
         options = self.handle_options
         if self._counted is None:
             self._counted = count_calls(self.endpoint_name)
         self._counted.calls += 1
-        context = request_context.get()
-        return Call(
+        context, span = request_context.get(), None
+        request_id = (
+            make_request_id() if context is None or not context.request_id else context.request_id
+        )
+        traceparent = tracestate = ""
+        if tracing.active is not None:
+            span = tracing.active.open_call(
+                self.endpoint_name, options.method_name, way, request_id
+            )
+            traceparent, tracestate = span.traceparent, span.tracestate
+        elif context is not None and context.trace is not None:
+            headers = context.trace_headers
+            traceparent, tracestate = headers.get("traceparent", ""), headers.get("tracestate", "")
+        call = Call(
             data,
             kwargs,
             options.method_name,
             self.endpoint_name,
-            make_request_id() if context is None or not context.request_id else context.request_id,
+            request_id,
             options.http_method,
             options.shard_key,
             options.http_headers or None,
             "" if context is None else context.refer(),
-            "" if context is None else context.trace_id,
+            traceparent,
+            tracestate,
             time.time_ns() // 1000,
         )
+        return call, span
 
     def _get_registry(self) -> Registry:
         if self._registry is None or self._registry.is_closed:
@@ -161,7 +187,13 @@ class RayServeSyncHandle(_Handle):
             QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
         """
         router = self._get_registry().actor_router(self.endpoint_name)
-        return router.send(self._make_call(request_data, kwargs))
+        call, span = self._make_call(request_data, kwargs, "remote")
+        try:
+            return router.send(call, span)
+        except BaseException as error:
+            if span is not None:
+                span.fail(error)
+            raise
 
 
 class RayServeHandle(_Handle):
@@ -170,8 +202,13 @@ class RayServeHandle(_Handle):
     async def remote(self, request_data: Any = None, **kwargs: Any) -> ObjectRef:
         """As RayServeSyncHandle.remote, to be awaited for the ObjectRef."""
         router = self._get_registry().actor_router(self.endpoint_name)
-        call = self._make_call(request_data, kwargs)
-        reference = router.try_send(call, split_number(call.shard_key))
-        if reference is None:
-            reference = await asyncio.to_thread(router.send, call)
-        return reference
+        call, span = self._make_call(request_data, kwargs, "remote")
+        try:
+            reference = router.try_send(call, split_number(call.shard_key), span)
+            if reference is None:
+                reference = await asyncio.to_thread(router.send, call, span)
+            return reference
+        except BaseException as error:
+            if span is not None:
+                span.fail(error)
+            raise

@@ -15,18 +15,23 @@ import ray
 
 from observability.catalog import BACKEND_QUEUED
 from observability.instrument.numbers import Family, process_numbers
+from observability.instrument.tracing import start_tracing
 from serve.controller.publish import endpoint_key
 from serve.errors import RayServeException
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
 from serve.ids import NAMESPACE, random_letters
 from serve.records import EndpointTargets, ReplicaAddress
+from serve.settings import read_tracing
 from serve.transport.auth import AuthError
 from serve.transport.client import Connection, connect
 from serve.transport.loopthread import LoopThread, get_loop_thread
 from serve.watcher import Watcher
 
 logger = logging.getLogger("ray.serve")
+
+DRIVER = "driver"
+"""Component and service of a process that is no part of the instance, in its traces."""
 
 FIRST_VALUE_S = 30.0
 SWEEP_S = 1.0
@@ -210,6 +215,8 @@ def get_registry(controller_name: str) -> Registry:
         if registry is None:
             registry = _registries[controller_name] = Registry(controller_name)
             process_numbers.join(registry.collect)
+            # A replica has its traces already; this is a driver, or a task of one.
+            start_tracing(read_tracing(), {"component": DRIVER}, DRIVER)
         return registry
 
 

@@ -23,6 +23,7 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
     controller_name = get_replica_context()._internal_controller_name
     context = request_context.get()
     request_id = make_request_id() if context is None else context.request_id
+    headers = {} if context is None else context.trace_headers
     method = request.headers.get(CALL_METHOD_HEADER, "__call__")
     call = Call(
         request,
@@ -32,7 +33,8 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
         request_id,
         request.method,
         parent_id="" if context is None else context.refer(),
-        trace_id="" if context is None else context.trace_id,
+        traceparent=headers.get("traceparent", ""),
+        tracestate=headers.get("tracestate", ""),
         sent_us=time.time_ns() // 1000,
     )
     task = asyncio.get_running_loop().create_task(_send(controller_name, backend_tags, call))

@@ -12,9 +12,11 @@ import tempfile
 
 import ray
 
+from observability.fields import Component
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
+from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.config import HTTPOptions
 from serve.controller.publish import INGRESS_KEY
 from serve.ingress.admin import AdminError
@@ -27,6 +29,7 @@ from serve.ingress.trail import IngressRecords
 from serve.owner import until_owner_gone
 from serve.records import IngressTable
 from serve.session import segment_folder
+from serve.settings import adopt_tracing
 from serve.watcher import Watcher
 
 logger = logging.getLogger("ray.serve")
@@ -43,10 +46,16 @@ class IngressActor:
         node_id: Ray's id of this node, hexadecimal.
         http: where to listen.
         logging_config: the instance's.
+        tracing: `OTEL_` variables; those of the actor's own environment go before them.
     """
 
     async def __init__(  # type: ignore[misc] # Ray awaits it
-        self, controller_name: str, node_id: str, http: HTTPOptions, logging_config: LoggingConfig
+        self,
+        controller_name: str,
+        node_id: str,
+        http: HTTPOptions,
+        logging_config: LoggingConfig,
+        tracing: dict[str, str],
     ) -> None:
         assert http.host is not None  # without a host there is no ingress
         self._address = f"{http.host}:{http.port}"
@@ -67,6 +76,7 @@ class IngressActor:
         self._node_id = node_id
         self._controller_name = controller_name
         self._page: MetricsPage | None = None
+        start_tracing(adopt_tracing(tracing), self._records.static, Component.INGRESS.value)
         process_numbers.join(self._records.families)
         start_export()
         self._keeper = IngressKeeper(self._settings, find_haproxy(), self._records.take_line)
@@ -105,6 +115,7 @@ class IngressActor:
             await asyncio.to_thread(self._page.stop)
         await self._keeper.stop(STOP_GRACE_S)
         shutil.rmtree(self._settings.folder, ignore_errors=True)
+        await asyncio.to_thread(stop_tracing)
         await asyncio.to_thread(stop_export)
         await asyncio.to_thread(self._records.close)
 

@@ -36,6 +36,8 @@ _FIELDS = (
     "%[be_name,map_str({tags})]",
     "%[var(txn.key),map_str({endpoints})]",
     "%[var(txn.key),map_str({routes})]",
+    "%[var(txn.untold)]",
+    "%[var(txn.trace)]",
     "%HP",
 )
 
@@ -60,6 +62,8 @@ class LogLine:
         backend: tag of the backend; "" when none was chosen.
         endpoint: name of the endpoint; "" when none matched.
         route: its route.
+        is_untold: the replica's server answered without asking the replica.
+        traceparent: the client's; "" without one that may be well-formed.
         path: of the request, without the query.
     """
 
@@ -77,6 +81,8 @@ class LogLine:
     backend: str
     endpoint: str
     route: str
+    is_untold: bool
+    traceparent: str
     path: str
 
 
@@ -99,7 +105,7 @@ def parse_line(data: bytes) -> LogLine | None:
     except ValueError:
         return None
     request_id, method, _, state, *_ = fields
-    client, _, section, backend, endpoint, route, path = fields[8:]
+    client, _, section, backend, endpoint, route, untold, trace, path = fields[8:]
     return LogLine(
         _known(request_id),
         method,
@@ -115,6 +121,8 @@ def parse_line(data: bytes) -> LogLine | None:
         _known(backend),
         _known(endpoint),
         _known(route),
+        bool(_known(untold)),
+        _known(trace),
         path[:_MAX_PATH],
     )
 
@@ -198,7 +206,7 @@ def explain(line: LogLine) -> str | None:
         return _OWN_ERRORS.get(line.status, "")
     if line.state.startswith(("R", "I")):
         return "ingress_overloaded" if line.state.startswith("R") else "ingress_error"
-    if line.section == MISS_SECTION and line.state == "--":
+    if line.state == "--" and (line.is_untold or line.section == MISS_SECTION):
         return _OWN_ERRORS.get(line.status, "")
     return _STATES.get(line.state)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 
+from observability.instrument.traceparent import TRACEPARENT_PATTERN
 from serve.ids import REQUEST_ID_PATTERN
 from serve.ingress.loglines import MAX_LINE_BYTES, WHOLE_BYTES, log_format
 from serve.ingress.maps import (
@@ -183,6 +184,7 @@ def _frontend(
         "    http-request set-header X-Request-ID %[var(txn.id)]",
         "    http-request set-header X-Serve-Start %[date(0,us)]",
         "    http-after-response set-header X-Request-ID %[var(txn.id)]",
+        *_note_trace(settings),
         _refuse_nul(),
         *_find("txn.key", "path", files, maps),
         *_methods(table),
@@ -196,6 +198,10 @@ def _frontend(
             "    http-response set-log-level silent if { res.fhdr(x-serve-replica) -m found } "
             f"{{ res.fhdr(content-length) -m int le {WHOLE_BYTES} }}"
         )
+        lines.append(  # a replica's server answers by itself what it can't read
+            "    http-response set-var(txn.untold) str(1) "
+            "unless { res.fhdr(x-serve-replica) -m found }"
+        )
     if any(endpoint.route.is_mount for endpoint in endpoints):
         lines.append("    http-request set-header X-Serve-Mount 1 if { var(txn.key) -m sub .p. }")
     chosen = [f"    use_backend {RELAY_SECTION} if {{ stopping }}", *_split(endpoints, files)]
@@ -207,6 +213,17 @@ def _frontend(
         "",
     ]
     return lines
+
+
+def _note_trace(settings: IngressSettings) -> list[str]:
+    """For the log: of a request that reaches no replica, too, it is known whose trace it is in."""
+    if not settings.is_logged:
+        return []
+    return [
+        "    http-request set-var(txn.trace) req.fhdr(traceparent) if "
+        "{ req.fhdr_cnt(traceparent) eq 1 } "
+        f"{{ req.fhdr(traceparent) -m reg ^{TRACEPARENT_PATTERN}$ }}"
+    ]
 
 
 def _refuse_nul() -> str:

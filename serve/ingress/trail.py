@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 from observability.fields import Component
+from observability.instrument import tracing
 from observability.instrument.access_log import AccessLog
 from observability.instrument.capture import install
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Family
 from observability.instrument.segments import SegmentWriter
+from observability.instrument.traceparent import parse_traceparent
 from serve.ids import make_request_id
 from serve.ingress.figures import IngressFigures
 from serve.ingress.loglines import parse_line, to_record
@@ -23,12 +25,19 @@ class IngressRecords:
         node: address of its node.
         config: the instance's.
         figures: counts what is recorded.
+
+    Attributes:
+        static: fields of all records of this process.
     """
 
     def __init__(
         self, folder: str, node: str, config: LoggingConfig, figures: IngressFigures
     ) -> None:
-        static = {"component": Component.INGRESS.value, "node": node, "pid": os.getpid()}
+        self.static = static = {
+            "component": Component.INGRESS.value,
+            "node": node,
+            "pid": os.getpid(),
+        }
         writer = SegmentWriter(folder, f"ingress_{node}", config.retention)
         self._capture = install(writer, static, config, streams=False)
         self._access = AccessLog(writer, {**static, **config.extra_fields})
@@ -44,6 +53,7 @@ class IngressRecords:
         if record is None:
             return
         self._figures.count(record)
+        tracing.end_at_ingress(record, parse_traceparent(line.traceparent))
         if self._config.access_log:
             self._access.write(record)
 

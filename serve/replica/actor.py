@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.numbers import Snapshot, process_numbers
+from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
 from serve.handle.shadow import send_copies
@@ -25,6 +26,7 @@ from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica, ReplicaSpec
 from serve.request import HTTPRequest
 from serve.session import segment_folder
+from serve.settings import adopt_tracing
 
 logger = logging.getLogger("ray.serve")
 
@@ -69,6 +71,7 @@ class ReplicaActor:
             host,
             spec.logging_of(spec.config),
         )
+        start_tracing(adopt_tracing(spec.tracing), self._records.static, spec.backend_tag)
         start_export()
         runtime = ray.get_runtime_context()
         controller = ray.get_actor(spec.controller_name, namespace=NAMESPACE)
@@ -131,6 +134,7 @@ class ReplicaActor:
         """Close everything."""
         self._owner_watch.cancel()
         await self._replica.stop()
+        await asyncio.to_thread(stop_tracing)
         await asyncio.to_thread(stop_export)
         await asyncio.to_thread(self._records.close)
 
@@ -145,6 +149,7 @@ class ReplicaActor:
         await until_owner_gone(controller_name)
         logger.warning("Controller '%s' is gone for good: this replica ends.", controller_name)
         await self._replica.stop()
+        await asyncio.to_thread(stop_tracing)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
+from observability.instrument.traceparent import join_tracestate, parse_traceparent
 from serve.errors import QueueTimeoutError
 from serve.ids import make_request_id
 from serve.ingress.routes import CompiledRoute, compile_route
@@ -116,7 +118,7 @@ class HTTPEntry:
             if not inbox.is_disconnected:
                 raise  # the replica is stopping: not the client's doing
         except Exception as error:
-            reply.error = describe_error(error)
+            reply.error, reply.failure = describe_error(error), error
             if reply.is_started:
                 raise  # the answer is incomplete: the server logs it and cuts the connection
             logger.exception("Request %s %s failed", scope["method"], scope["path"])
@@ -182,6 +184,10 @@ def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> RequestContext:
         facts.route,
     )
     request_context.set(context)
+    if b"traceparent" in headers:
+        _join_trace(context, scope, headers)
+    elif tracing.active is not None:
+        tracing.active.join(context, None, "", b"x-serve-start" in headers)
     scope["serve_endpoint"] = facts.endpoint
     if facts.root_path is not None:
         scope["root_path"] = facts.root_path
@@ -197,3 +203,16 @@ def _fill_scope(scope: Scope, headers: dict[bytes, bytes]) -> RequestContext:
             forwarded = forwarded.rpartition(b",")[2].strip()
         scope["client"] = (forwarded.decode("latin-1"), 0)
     return context
+
+
+def _join_trace(context: RequestContext, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Take up the trace that the client's headers name; the standard wants exactly one."""
+    parents = [value for key, value in scope["headers"] if key == b"traceparent"]
+    caller = parse_traceparent(parents[0].decode("latin-1")) if len(parents) == 1 else None
+    states = [value.decode("latin-1") for key, value in scope["headers"] if key == b"tracestate"]
+    tracing.join_trace(
+        context,
+        caller,
+        "" if caller is None else join_tracestate(states),
+        through_ingress=b"x-serve-start" in headers,
+    )

@@ -22,12 +22,15 @@ class ReplicaRecords:
         replica_tag: the replica.
         node: address of its node.
         config: what is recorded, and how.
+
+    Attributes:
+        static: fields of all records of this process.
     """
 
     def __init__(
         self, folder: str, backend_tag: str, replica_tag: str, node: str, config: LoggingConfig
     ) -> None:
-        static = {
+        self.static = static = {
             "component": Component.SERVE.value,
             "backend": backend_tag,
             "replica": replica_tag,

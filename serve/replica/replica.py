@@ -10,8 +10,10 @@ from typing import Any
 
 from starlette.types import Message
 
+from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig, Traits
 from serve.context import ReplicaContext, set_replica_context
@@ -47,6 +49,7 @@ class ReplicaSpec:
         middlewares: from HTTPOptions.
         secret: whoever calls must hold it.
         logging: the instance's; the backend's own goes before it.
+        tracing: `OTEL_` variables; those of the replica's own environment go before them.
     """
 
     controller_name: str
@@ -59,6 +62,7 @@ class ReplicaSpec:
     middlewares: list[Any]
     secret: bytes
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    tracing: dict[str, str] = field(default_factory=dict, repr=False)
 
     def logging_of(self, config: BackendConfig) -> LoggingConfig:
         """How records are written under a configuration of the backend."""
@@ -124,6 +128,8 @@ class Replica:
         traits = inspect_target(definition.target, definition.init_args)
         self._user = UserCallable(spec.backend_tag, definition, traits, spec.config, self._threads)
         await self._user.build()
+        if tracing.active is not None:
+            tracing.active.serve_api()  # after the user's code had the chance to do so
         self._records.attach()  # the user's code may have cleared the loggers
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
@@ -138,10 +144,11 @@ class Replica:
             call: the call.
             way: `call` or `remote`, for its record.
         """
-        context = RequestContext(
-            call.request_id, call.endpoint, "", call.trace_id, "", call.parent_id
-        )
+        context = RequestContext(call.request_id, call.endpoint, parent_id=call.parent_id)
         request_context.set(context)
+        if call.traceparent or tracing.active is not None:
+            caller = parse_traceparent(call.traceparent)
+            tracing.join_trace(context, caller, call.tracestate)
         is_shadow = isinstance(call.data, HTTPRequest)
         visit = CallVisit(self._trail, context, call, "shadow" if is_shadow else way)
         try:

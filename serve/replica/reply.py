@@ -42,6 +42,7 @@ class Reply:
         "_tag_headers",
         "_trail",
         "error",
+        "failure",
         "inbox",
         "is_started",
     )
@@ -67,6 +68,7 @@ class Reply:
         self.inbox: Inbox | None = None
         self.is_started = False
         self.error = ""
+        self.failure: BaseException | None = None
 
     def begin(self, sent_us: bytes | None) -> None:
         """The wait is over, the handler runs now.
@@ -96,7 +98,11 @@ class Reply:
         elif kind in ("http.response.start", "websocket.accept"):
             self.is_started = True
             self._status = message.get("status", _SWITCHING)
-            message["headers"] = [*message.get("headers", ()), *self._tag_headers]
+            headers = message["headers"] = [*message.get("headers", ()), *self._tag_headers]
+            if self._context.trace is not None:
+                headers.append(
+                    (b"traceparent", self._context.trace_headers["traceparent"].encode())
+                )
         elif kind == "websocket.send":
             self._bytes_out += len(message.get("bytes") or message.get("text") or "")
         await self._send(message)
@@ -139,7 +145,9 @@ class Reply:
             self._bytes_out,
             scope["client"][0] if self._trail.has_client_address and scope["client"] else "",
             self.error or self._describe_end(),
+            failure=self.failure,
         )
+        self.failure = None  # its frames know this object
 
     def _describe_end(self) -> str:
         if self.inbox is not None and self.inbox.is_disconnected:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from observability.instrument import tracing
 from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.access_log import AccessLog
 from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
+from serve.replica.callable import describe_failure
 from serve.replica.metrics import ReplicaMetrics
 
 
@@ -60,6 +62,7 @@ class ReplicaTrail:
         client: str = "",
         error: str = "",
         exception: str = "",
+        failure: BaseException | None = None,
     ) -> None:
         """A request ended.
 
@@ -76,6 +79,7 @@ class ReplicaTrail:
             client: address, if it is to be told.
             error: why it is no success.
             exception: traceback.
+            failure: an exception whose traceback is in a log record of its own.
         """
         queue_ms, processing_ms = to_ms(queue_s), to_ms(processing_s)
         self._metrics.finish(
@@ -87,29 +91,34 @@ class ReplicaTrail:
             processing_ms,
             context.batch_size,
         )
+        trace = context.trace
+        tracer = None if trace is None or not trace.is_sampled else tracing.active
+        if not self._is_recorded and tracer is None:
+            return
+        record = AccessRecord(
+            "",
+            "",
+            "",
+            way,
+            method,
+            path,
+            status,
+            context.endpoint,
+            context.route,
+            context.request_id,
+            context.trace_id,
+            context.span_id,
+            context.parent_id,
+            queue_ms,
+            processing_ms,
+            bytes_in,
+            bytes_out,
+            client,
+            0,
+            error,
+            exception,
+        )
         if self._is_recorded:
-            self._access.write(
-                AccessRecord(
-                    "",
-                    "",
-                    "",
-                    way,
-                    method,
-                    path,
-                    status,
-                    context.endpoint,
-                    context.route,
-                    context.request_id,
-                    context.trace_id,
-                    context.span_id,
-                    context.parent_id,
-                    queue_ms,
-                    processing_ms,
-                    bytes_in,
-                    bytes_out,
-                    client,
-                    0,
-                    error,
-                    exception,
-                )
-            )
+            self._access.write(record)
+        if tracer is not None and trace is not None:
+            tracer.end_step(record, trace, describe_failure(failure) if failure else "")

@@ -23,8 +23,8 @@ from serve.controller.observed import Phase
 from tests.conftest import free_port
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import run_script, wait_until
+from tests.integration.series import Series, page, page_address, parse, tags_of, total
 
-Series = tuple[str, dict[str, str], float]
 RAYS_OWN = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
 
 
@@ -84,40 +84,6 @@ class Counting:
 @serve.accept_batch
 def batched(requests: list[Any]) -> list[int]:
     return [len(requests)] * len(requests)
-
-
-def parse(text: str) -> list[Series]:
-    return [
-        (sample.name, {k: v for k, v in sample.labels.items() if v}, sample.value)
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    ]
-
-
-def total(series: list[Series], name: str, **labels: str) -> float:
-    return sum(
-        value
-        for found, tags, value in series
-        if found == name and all(tags.get(key) == wanted for key, wanted in labels.items())
-    )
-
-
-def tags_of(series: list[Series], name: str, **labels: str) -> list[dict[str, str]]:
-    return [
-        tags
-        for found, tags, _ in series
-        if found == name and all(tags.get(key) == wanted for key, wanted in labels.items())
-    ]
-
-
-def page_address() -> str:
-    (ingress,) = serve.connect().status().observed.ingresses.values()
-    assert ingress.admin_address
-    return ingress.admin_address
-
-
-def page() -> list[Series]:
-    return parse(httpx.get(f"http://{page_address()}/metrics", timeout=30).text)
 
 
 @pytest.fixture
