@@ -213,8 +213,10 @@ def measure_rest() -> dict[str, Any]:
     """What is no request: printed below the table."""
     times = time_of_a_line()
     return {
-        "one logger.info, microseconds of processor time": times,
-        "tagtrail trace in 1 GB of segments, seconds": time_of_a_search(),
+        "one logger.info, microseconds of processor time": {
+            what: round(time, 1) for what, time in times.items()
+        },
+        "tagtrail trace in 1 GB of segments, seconds": round(time_of_a_search(), 2),
     }
 
 
