@@ -45,9 +45,18 @@ def make_odd(kind: str, value: Any) -> Any:
     return odd.get(kind, value)
 
 
+def read_body(body: bytes) -> dict[str, Any]:
+    """What to say; nothing when a newline in a header has cut the body off."""
+    try:
+        told: dict[str, Any] = json.loads(body)
+    except ValueError:
+        return {}
+    return told
+
+
 async def repeat(request: Any) -> dict[str, str]:
     """Says what it is told to, in every way there is; answers with what that was."""
-    told = json.loads(await request.body() or b"{}")
+    told = read_body(await request.body())
     text, odd = told.get("text", ""), make_odd(told.get("kind", ""), told.get("value"))
     logger = logging.getLogger("repeat")
     logger.info("said %s", text)

@@ -62,7 +62,11 @@ async def ask(
 
 
 async def keep_asking(port: int, path: str, ids: asyncio.Queue[str], outcome: Outcome) -> None:
-    """Ask on one connection at a time until the ids are used up."""
+    """Ask on one connection at a time until the ids are used up.
+
+    The ingress takes a new configuration when the replica is replaced: the process before
+    closes each connection with its next answer, and says so in it.
+    """
     while not ids.empty():
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
@@ -82,6 +86,8 @@ async def keep_asking(port: int, path: str, ids: asyncio.Queue[str], outcome: Ou
                     outcome.pids[replica] = int(body)
                 else:
                     outcome.refused[request_id] = status
+                if headers.get("connection") == "close":
+                    break
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
