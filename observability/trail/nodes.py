@@ -25,12 +25,14 @@ class RayNode:
     """Another node's segments, read through Ray's dashboard.
 
     Attributes:
+        cluster: address of the Ray cluster: there may be several on this machine.
         node_id: Ray's id of the node.
         address: of the node, for messages.
         problems: what could not be read, for people.
         skipped: lines that could not be read.
     """
 
+    cluster: str
     node_id: str
     address: str
     problems: list[str] = field(default_factory=list)
@@ -41,7 +43,10 @@ class RayNode:
         chains: dict[str, list[str]] = {}
         try:
             found: dict[str, list[str]] = list_logs(
-                node_id=self.node_id, glob_filter=f"{SEGMENT_FOLDER}/*.log", timeout=NODE_TIMEOUT_S
+                self.cluster,
+                node_id=self.node_id,
+                glob_filter=f"{SEGMENT_FOLDER}/*.log",
+                timeout=NODE_TIMEOUT_S,
             )
             for name in sorted(name for names in found.values() for name in names):
                 chains.setdefault(name.rsplit(".", 2)[0], []).append(name)
@@ -56,9 +61,15 @@ class RayNode:
 
     def _read_all(self, names: list[str], query: Query) -> Iterator[Record]:
         for name in names:
-            text = get_log(node_id=self.node_id, filename=name, tail=-1, timeout=NODE_TIMEOUT_S)
-            lines = "".join(text).encode().splitlines()
-            for record in parse_lines(lines, query):
+            chunks: Any = get_log(
+                self.cluster,
+                node_id=self.node_id,
+                filename=name,
+                tail=-1,
+                timeout=NODE_TIMEOUT_S,
+                encoding=None,  # a chunk may end within a character
+            )
+            for record in parse_lines(b"".join(chunks).splitlines(), query):
                 if record is None:
                     self.skipped += 1
                 else:
@@ -70,8 +81,9 @@ def cluster_folders() -> tuple[SegmentFolder, list[RayNode]]:
     node: Any = worker._global_node
     here = SegmentFolder(Path(os.path.join(node.get_logs_dir_path(), SEGMENT_FOLDER)))
     own_address = ray.util.get_node_ip_address()
+    cluster = ray.get_runtime_context().gcs_address
     others = [
-        RayNode(entry["NodeID"], entry["NodeManagerAddress"])
+        RayNode(cluster, entry["NodeID"], entry["NodeManagerAddress"])
         for entry in ray.nodes()
         if entry["Alive"] and entry["NodeManagerAddress"] != own_address
     ]

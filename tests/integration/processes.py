@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,11 @@ def start_script(code: str, folder: Path, *args: object) -> subprocess.Popen[str
         text=True,
         env=script_env(None),
     )
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn`: what a shell runs in the background ignores Ctrl-C, with all it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def write_script(code: str, folder: Path) -> Path:

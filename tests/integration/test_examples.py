@@ -21,16 +21,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import free_port
+from tests.integration.clusters import END_S, descendants, ray_node, wait_until_gone
+from tests.integration.processes import hear_ctrl_c
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 SERVING = re.compile(r"RayServeReplica_|IngressActor|ray::Controller|haproxy|ingress-guard")
-START_S = 90
 SCRIPT_S = 90
-END_S = 30
-
-Process = tuple[int, str]
-"""(pid, start time): the pid alone may be another process's by now."""
 
 
 @dataclass
@@ -96,43 +93,15 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def cluster(environment: dict[str, str], folder: Path) -> Iterator[Cluster]:
     """A cluster on ports of its own."""
-    port = free_port()
-    ports = {
-        name: free_port()
-        for name in (
-            "ray-client-server-port",
-            "dashboard-agent-listen-port",
-            "dashboard-agent-grpc-port",
-            "metrics-export-port",
-        )
-    }
-    with open(folder / "ray_start.log", "wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                *(f"--port={port}", f"--temp-dir={folder}", "--num-cpus=8"),
-                "--include-dashboard=false",
-                *(f"--{name}={value}" for name, value in ports.items()),
-            ],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        _wait_for_ray(folder / "ray_start.log", process)
+    port, metrics_port = free_port(), free_port()
+    options = (
+        *("--head", f"--port={port}", "--num-cpus=8", "--include-dashboard=false"),
+        f"--ray-client-server-port={free_port()}",
+        f"--metrics-export-port={metrics_port}",
+    )
+    with ray_node(environment, folder, *options) as process:
         address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
-        cluster = Cluster(environment | address, process.pid, ports["metrics-export-port"])
-        yield cluster
-    finally:
-        started = descendants(process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # at SIGTERM, Ray would drain for 30 s
-        for pid, _ in wait_until_gone(started, 2):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait(END_S)
+        yield Cluster(environment | address, process.pid, metrics_port)
 
 
 @pytest.fixture
@@ -261,38 +230,6 @@ def test_every_script_is_run_by_a_test_and_listed_in_the_readme() -> None:
 # Processes.
 
 
-def descendants(pid: int) -> set[Process]:
-    """All processes under one, whatever session or group they are in."""
-    children: dict[int, list[Process]] = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append((int(entry.name), fields[19]))
-    found: set[Process] = set()
-    todo = [pid]
-    while todo:
-        for child in children.get(todo.pop(), []):
-            found.add(child)
-            todo.append(child[0])
-    return found
-
-
-def wait_until_gone(processes: set[Process], timeout_s: float = END_S) -> list[Process]:
-    """Wait for them to end; those that did not."""
-    deadline = time.monotonic() + timeout_s
-    while (left := [p for p in processes if _is_alive(p)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
-
-
-def _is_alive(process: Process) -> bool:
-    try:
-        fields = Path(f"/proc/{process[0]}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return fields[19] == process[1] and fields[0] != "Z"
-
-
 def _title(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -312,8 +249,7 @@ def start_script(name: str, environment: dict[str, str]) -> Iterator[subprocess.
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A test run in the background of a shell ignores Ctrl-C, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_ctrl_c,
     )
     with process:
         try:
@@ -357,10 +293,3 @@ def worker_logs(cluster: Cluster) -> str:
     folder = Path(cluster.environment["RAY_TMPDIR"])
     files = folder.glob("session_latest/logs/worker-*.err")
     return "".join(path.read_text() for path in files)
-
-
-def _wait_for_ray(log: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while "Ray runtime started." not in log.read_text():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)

@@ -20,7 +20,7 @@ import serve
 from observability.trail import Query, SegmentFolder, find_request
 from serve.session import segment_folder
 from tests.integration.conftest import Deploy, Instance
-from tests.integration.processes import ROOT, script_env, wait_until
+from tests.integration.processes import ROOT, hear_ctrl_c, script_env, wait_until
 from tests.integration.test_cli import tagtrail
 
 
@@ -195,6 +195,7 @@ def test_follow_shows_what_is_written_from_now_on_until_ctrl_c(
         text=True,
         env=script_env(None),
         cwd=ROOT,
+        preexec_fn=hear_ctrl_c,
     )
     shown: list[dict[str, Any]] = []
     assert follower.stdout is not None
@@ -213,7 +214,10 @@ def test_follow_shows_what_is_written_from_now_on_until_ctrl_c(
             time.sleep(0.3)
     finally:
         follower.send_signal(signal.SIGINT)
-        code = follower.wait(20)
+        try:
+            code = follower.wait(20)
+        finally:
+            follower.kill()
         reader.join(20)
         follower.stdout.close()
     assert code == 0

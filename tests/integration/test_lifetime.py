@@ -9,10 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import ray
 import serve
 from serve.ids import NAMESPACE
 from tests.conftest import free_port
+from tests.integration.clusters import ray_node
 from tests.integration.processes import (
     haproxies,
     is_alive,
@@ -341,7 +339,7 @@ def test_it_works_on_a_ray_that_was_started_by_ray_start(auth: str, http_port: i
     env = {"RAY_AUTH_MODE": auth}
     if auth == "token":
         env["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # this cluster's own
-    with ray_start(env) as address:
+    with ray_start(env) as (address, ray_pid):
         done = run_script(
             HELLO + "    print(serve.connect().status().goal.is_detached)\n",
             address,
@@ -354,46 +352,23 @@ def test_it_works_on_a_ray_that_was_started_by_ray_start(auth: str, http_port: i
         pid = done.stdout.split()[2]
         assert httpx.get(f"http://127.0.0.1:{http_port}/hello").text == pid
         (folder,) = run_folders(http_port)
-    wait_until(lambda: haproxies(folder) == set())  # its Ray was killed: it ends by itself
+        os.killpg(ray_pid, signal.SIGKILL)
+        wait_until(lambda: haproxies(folder) == set())  # it ends by itself
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def ray_start(env: dict[str, str]) -> Iterator[str]:
-    """`ray start --head` with ports and a folder of its own; its process group is killed after."""
+def ray_start(env: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """A head node with this environment; gives its address, and the pid that leads its group."""
     folder = tempfile.mkdtemp(prefix="tt", dir="/tmp")
     port = free_port()
-    command = [
-        str(Path(sys.executable).parent / "ray"),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        f"--temp-dir={folder}",
-        "--num-cpus=2",
-        "--include-dashboard=false",
+    options = (
+        *("--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"),
         f"--ray-client-server-port={free_port()}",
         f"--metrics-export-port={free_port()}",
-        f"--dashboard-agent-listen-port={free_port()}",
-    ]
-    process = subprocess.Popen(
-        command,
-        env=script_env(env),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     try:
-        wait_until(lambda: _accepts(port), 30)
-        time.sleep(1)  # its node registers
-        yield f"127.0.0.1:{port}"
+        with ray_node(script_env(env), Path(folder), *options) as process:
+            yield f"127.0.0.1:{port}", process.pid
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,100 @@
+"""Ray clusters that `ray start --block` keeps, for tests of what needs one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.conftest import free_port
+
+START_S = 90
+END_S = 30
+
+Process = tuple[int, str]
+"""(pid, start time): the pid alone may be another process's by now."""
+
+
+@contextlib.contextmanager
+def ray_node(
+    environment: Mapping[str, str], folder: Path, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start --block` with ports of its own, killed with all it started when the block ends.
+
+    Args:
+        environment: of the node.
+        folder: its temporary folder, made by the caller, who removes it.
+        options: `--head`, `--address=...`, and more.
+    """
+    ports = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+        f"--temp-dir={folder}",
+        *(f"--{name}={free_port()}" for name in ports),
+        *options,
+    ]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + START_S
+            while "Ray runtime started." not in (said := _read(log.fileno())):
+                assert process.poll() is None and time.monotonic() < deadline, said
+                time.sleep(0.2)
+            yield process
+        finally:
+            started = descendants(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # at SIGTERM, Ray would drain for 30 s
+            for pid, _ in wait_until_gone(started, 2):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(END_S)
+
+
+def descendants(pid: int) -> set[Process]:
+    """All processes under one, whatever session or group they are in."""
+    children: dict[int, list[Process]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append((int(entry.name), fields[19]))
+    found: set[Process] = set()
+    todo = [pid]
+    while todo:
+        for child in children.get(todo.pop(), []):
+            found.add(child)
+            todo.append(child[0])
+    return found
+
+
+def wait_until_gone(processes: set[Process], timeout_s: float = END_S) -> list[Process]:
+    """Wait for them to end; those that did not."""
+    deadline = time.monotonic() + timeout_s
+    while (left := [p for p in processes if _is_alive(p)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def _is_alive(process: Process) -> bool:
+    try:
+        fields = Path(f"/proc/{process[0]}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[19] == process[1] and fields[0] != "Z"
+
+
+def _read(fd: int) -> str:
+    return os.pread(fd, 1_000_000, 0).decode(errors="replace")

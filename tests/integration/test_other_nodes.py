@@ -1,0 +1,165 @@
+"""Two nodes, each with its own address and folder: the trail of a request that crosses them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import free_port
+from tests.integration.clusters import ray_node
+from tests.integration.processes import ROOT, run_script, script_env
+
+HEAD, OTHER = "127.0.0.2", "127.0.0.3"  # not .1: Ray takes that for another address
+LINES = 3_000
+SAID = "€" * 60  # of several bytes each: what Ray sends at a time may end within one
+
+DEPLOY = """
+    import logging, sys, ray, serve
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+
+    def store(request):
+        for number in range(int(request.query_params["lines"])):
+            logging.getLogger("store").info("€" * 60 + "%d", number)
+        return "stored"
+
+    class Front:
+        def __init__(self):
+            self.handle = serve.get_handle("store", sync=False)
+
+        async def __call__(self, request):
+            logging.getLogger("front").info("asking")
+            return await self.handle.call(lines=request.query_params["lines"])
+
+    serve.start(detached=True, http_options={"port": int(sys.argv[2])})
+    for tag, target in (("store", store), ("front", Front)):
+        place = {"num_cpus": 0, "resources": {"other" if tag == "store" else "head": 1}}
+        serve.create_backend(tag, target, ray_actor_options=place)
+        serve.create_endpoint(tag, backend=tag, route=f"/{tag}")
+"""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster of two nodes that serves `front` on the head and `store` on the other one.
+
+    Attributes:
+        address: of the cluster.
+        port: of HTTP, on the head.
+        folders: Ray's temporary folder of each node, the head's first.
+        environment: for what talks to it.
+    """
+
+    address: str
+    port: int
+    folders: tuple[Path, Path]
+    environment: dict[str, str]
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """`tagtrail`, on the head."""
+        return subprocess.run(
+            [sys.executable, "-m", "serve", "--address", self.address, *args],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            cwd=ROOT,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def nodes(ray_cluster: None) -> Iterator[Nodes]:
+    """Beside another cluster on the same machine."""
+    environment = script_env({"RAY_AUTH_MODE": "disabled", "COLUMNS": "160"})
+    gcs, port = free_port(), free_port()
+    head_options = (
+        *("--head", f"--port={gcs}", "--include-dashboard=true"),
+        *(f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+    )
+    folders = (make_folder(), make_folder())
+    try:
+        with ray_node(environment, folders[0], *options_of(HEAD, "head"), *head_options):
+            address = f"{HEAD}:{gcs}"
+            joining = (*options_of(OTHER, "other"), f"--address={address}")
+            with ray_node(environment, folders[1], *joining):
+                done = run_script(DEPLOY, address, port, timeout_s=120, env=environment)
+                assert done.returncode == 0, done.stderr
+                found = Nodes(address, port, folders, environment)
+                yield found
+                assert found.run("shutdown").returncode == 0
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder() -> Path:
+    """Short: Ray's socket paths are limited."""
+    return Path(tempfile.mkdtemp(prefix="tn", dir="/tmp"))
+
+
+def options_of(address: str, name: str) -> tuple[str, ...]:
+    return (
+        *(f"--node-ip-address={address}", "--num-cpus=2"),
+        *(f'--resources={{"{name}": 1}}', f"--metrics-export-port={free_port()}"),
+    )
+
+
+@pytest.fixture(scope="module")
+def request_id(nodes: Nodes) -> str:
+    """A request that was handled on both nodes."""
+    answer = httpx.get(f"http://127.0.0.1:{nodes.port}/front?lines={LINES}", timeout=60)
+    assert answer.text == "stored"
+    return answer.headers["x-request-id"]
+
+
+def test_each_node_keeps_the_records_of_its_own_replicas(nodes: Nodes, request_id: str) -> None:
+    kept = [
+        {path.name.partition("#")[0] for path in folder.glob("session_latest/logs/serve/replica_*")}
+        for folder in nodes.folders
+    ]
+    assert kept == [{"replica_front"}, {"replica_store"}]
+
+
+def test_logs_are_merged_over_the_nodes_in_the_order_of_time(nodes: Nodes, request_id: str) -> None:
+    done = nodes.run("logs", "--request-id", request_id, "--json")
+    records: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert done.stderr == ""
+    assert [r["message"] for r in records if r["kind"] == "log"] == [
+        "asking",
+        *(f"{SAID}{number}" for number in range(LINES)),
+    ]
+    assert [r["backend"] for r in records if r["kind"] == "access"] == ["store", "front"]
+    assert {(r["backend"], r["node"]) for r in records} == {("front", HEAD), ("store", OTHER)}
+
+
+def test_a_request_over_two_nodes_is_one_tree(nodes: Nodes, request_id: str) -> None:
+    (root,) = json.loads(nodes.run("trace", request_id, "--json").stdout)
+    (child,) = root["children"]
+
+    assert (root["access"]["node"], child["access"]["node"]) == (HEAD, OTHER)
+    assert len(child["logs"]) == LINES
+
+
+def test_follow_says_which_nodes_it_leaves_out(nodes: Nodes) -> None:
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        subprocess.run(
+            [sys.executable, "-m", "serve", "--address", nodes.address, "logs", "--follow"],
+            capture_output=True,
+            timeout=10,
+            env=nodes.environment,
+            cwd=ROOT,
+            check=False,
+        )
+    assert caught.value.stderr is not None
+    assert f"Not followed: {OTHER}." in caught.value.stderr.decode()
