@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 stamp := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup unit test check format demo bench wheel wheel-test clean
+.PHONY: help setup programs unit test check format demo bench wheel wheel-test clean
 
 help: ## Show this list
 	@echo "make <verb> [PYTHON=python3] [VENV=.venv] [ARGS='...']"
@@ -27,6 +27,9 @@ $(stamp): pyproject.toml
 	$(bin)/python -m pip install --quiet --upgrade pip
 	$(bin)/python -m pip install --quiet --editable '.[dev,demo]'
 	@touch $@
+
+programs: ## Install the programs of the pipeline that Debian has: for all tests to run
+	tools/install-programs
 
 unit: setup ## Run the unit tests: seconds, no Ray
 	$(bin)/python -m pytest tests/unit $(ARGS)

@@ -128,9 +128,17 @@ SEED_METRICS = (
 ENDPOINT_REQUESTS = Metric(
     "serve_endpoint_requests",
     _C,
-    ("endpoint", "backend", "replica", "status_class"),
-    "Requests that ended, by the class of their status (2xx, 4xx, ...). Those that no replica "
-    "answered have no replica.",
+    ("endpoint", "backend", "replica", "status_class", "way"),
+    "Requests that ended, by the class of their status (2xx, 4xx, ...) and the way they came "
+    "(http, websocket, call, remote, shadow). Those that no replica answered have no replica.",
+)
+ENDPOINT_LATENCY = Metric(
+    "serve_endpoint_latency_ms",
+    _H,
+    ("endpoint", "backend", "replica"),
+    "What those who asked waited for a replica's answer, in its queue and for its handler. Without "
+    "shadows: nobody waits for them.",
+    LATENCY_BUCKETS_MS,
 )
 REPLICA_STATE = Metric(
     "serve_replica_state",
@@ -171,6 +179,7 @@ CONTROLLER_LOOP = Metric(
 
 EXTRA_METRICS = (
     ENDPOINT_REQUESTS,
+    ENDPOINT_LATENCY,
     REPLICA_STATE,
     LOOP_LAG,
     RECORDS_WRITTEN,

@@ -4,6 +4,7 @@
 | --- | --- |
 | `RAY_TMPDIR` | where the folder `ray` of Ray's sessions is (Ray's own variable) |
 | `TMPDIR` | the same, on Linux and without `RAY_TMPDIR`; default `/tmp` |
+| `TAGTRAIL_<NAME>_BIN` | file of a program of the pipeline: `TAGTRAIL_PROMETHEUS_BIN` |
 """
 
 from __future__ import annotations
@@ -23,3 +24,12 @@ def last_session_folder(environ: Mapping[str, str] = os.environ) -> Path:
         base = environ.get("TMPDIR")
     root = Path("/tmp" if base is None else base)
     return root / "ray" / "session_latest" / "logs" / SEGMENT_FOLDER
+
+
+def program_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that name the files of programs."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("TAGTRAIL_") and name.endswith("_BIN")
+    }

@@ -9,8 +9,14 @@ from ray._private import worker
 from observability.fields import SEGMENT_FOLDER
 
 
-def segment_folder() -> str:
-    """Where the segments of this node are: `<Ray's session>/logs/serve`."""
+def session_folder() -> str:
+    """Ray's folder of this session on this node: `/tmp/ray/session_<date>_<pid>`, usually."""
     node = worker._global_node
     assert node is not None  # only asked in Ray's own processes
-    return os.path.join(node.get_logs_dir_path(), SEGMENT_FOLDER)
+    folder: str = node.get_session_dir_path()
+    return folder
+
+
+def segment_folder() -> str:
+    """Where the segments of this node are: `<Ray's session>/logs/serve`."""
+    return os.path.join(session_folder(), "logs", SEGMENT_FOLDER)

@@ -92,6 +92,13 @@ class Family:
             buckets = self.values[key] = Buckets(self.metric.buckets)
         buckets.add(value)
 
+    def merge(self, labels: Labels, more: Buckets) -> None:
+        """Add a histogram's numbers, which go on counting by themselves."""
+        key = self._key(labels)
+        buckets = self.values.get(key)
+        start = buckets if isinstance(buckets, Buckets) else Buckets(more.bounds)
+        self.values[key] = start + more
+
     def _key(self, labels: Labels) -> Labels:
         if labels in self.values or len(self.values) < MAX_SERIES:
             return labels

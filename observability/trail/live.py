@@ -118,7 +118,7 @@ def _places(look: Look) -> set[Place]:
     """Every (endpoint, backend, replica) that took requests or is asked for, also at rest."""
     live = {(tag, replica) for tag, replica in look.of(catalog.REPLICA_PROCESSING)}
     places: set[Place] = set()
-    for endpoint, backend, replica, _ in look.of(catalog.ENDPOINT_REQUESTS):
+    for endpoint, backend, replica, _, _ in look.of(catalog.ENDPOINT_REQUESTS):
         if not replica or (backend, replica) in live:
             places.add((endpoint, backend, replica))
     for backend, endpoints in look.of(catalog.BACKEND_QUEUED):

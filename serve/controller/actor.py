@@ -26,6 +26,7 @@ from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
 from serve.controller.checkpoint import Checkpoint
+from serve.controller.discovery import MetricsTargets
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
@@ -34,7 +35,7 @@ from serve.controller.publish import INGRESS_KEY, publish
 from serve.controller.reconcile import reconcile, replicas_of
 from serve.controller.world import World
 from serve.errors import BackendStartError, RayServeException
-from serve.session import segment_folder
+from serve.session import segment_folder, session_folder
 from serve.status import Status
 
 logger = logging.getLogger("ray.serve")
@@ -79,6 +80,7 @@ class Controller:
             lambda: controller_families(self._world.observed, self._loop_ms, *self._capture.counts)
         )
         start_export()
+        self._targets = MetricsTargets(session_folder(), name)
         self._is_ready = asyncio.Event()
         self._is_stopping = False
         self._loop_task = asyncio.get_running_loop().create_task(self._run())
@@ -220,6 +222,7 @@ class Controller:
         """End every replica and ingress and forget the goal. Who asked then ends this actor."""
         self._is_stopping = True
         self._checkpoint.delete()
+        self._targets.remove()
         await self._executor.stop_everything()
         self._loop_task.cancel()
         await asyncio.to_thread(stop_export)
@@ -249,6 +252,7 @@ class Controller:
         for action in reconcile(self._goal, self._world.observed, time.monotonic()):
             self._executor.perform(action)
         self._publish()
+        self._targets.tell(v.admin_address for v in self._world.observed.ingresses.values())
 
     async def _adopt(self) -> None:
         """Take over what runs; until it is known, nothing is published: handles keep theirs.

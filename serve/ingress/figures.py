@@ -32,7 +32,7 @@ class IngressFigures:
         if record.error in _REACHED_A_REPLICA:
             self._routed.add((record.endpoint, ""))
         status_class = f"{record.status // 100}xx"
-        self._ended.add((record.endpoint, record.backend, "", status_class))
+        self._ended.add((record.endpoint, record.backend, "", status_class, record.way))
 
     def set_queues(self, table: IngressTable, lengths: Mapping[str, int]) -> None:
         """Take how many wait in HAProxy.

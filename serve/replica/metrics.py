@@ -32,7 +32,8 @@ class ReplicaMetrics:
         self._backend = backend_tag
         self._replica = replica_tag
         self._records = records
-        self._ended: dict[tuple[str, str, str, int], int] = {}
+        self._ended: dict[tuple[str, str, str, int], Buckets] = {}
+        """Waiting and processing of all that ended, by endpoint, route, way and status."""
         self._queuing = Buckets(catalog.LATENCY_BUCKETS_MS)
         self._processing: dict[int, Buckets] = {1: Buckets(catalog.LATENCY_BUCKETS_MS)}
         self.read_load: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -60,8 +61,11 @@ class ReplicaMetrics:
             processing_ms: the handler's time, milliseconds.
             batch_size: requests of the batch it was in.
         """
-        ended, key = self._ended, (endpoint, route, way, status)
-        ended[key] = ended.get(key, 0) + 1
+        key = (endpoint, route, way, status)
+        ended = self._ended.get(key)
+        if ended is None:
+            ended = self._ended[key] = Buckets(catalog.LATENCY_BUCKETS_MS)
+        ended.add(queue_ms + processing_ms)
         self._queuing.add(queue_ms)
         buckets = self._processing.get(batch_size)
         if buckets is None:
@@ -74,8 +78,9 @@ class ReplicaMetrics:
         requests = _family(catalog.BACKEND_REQUESTS, {own: 0.0})
         errors = _family(catalog.BACKEND_ERRORS, {own: 0.0})
         http, routed = _family(catalog.HTTP_REQUESTS), _family(catalog.ROUTER_REQUESTS)
-        ended = _family(catalog.ENDPOINT_REQUESTS)
-        for (endpoint, route, way, status), count in list(self._ended.items()):
+        ended, latency = _family(catalog.ENDPOINT_REQUESTS), _family(catalog.ENDPOINT_LATENCY)
+        for (endpoint, route, way, status), buckets in list(self._ended.items()):
+            count = sum(buckets.counts)
             if status >= 500:
                 errors.add(own, count)
             elif status != CALLER_GONE:
@@ -84,7 +89,8 @@ class ReplicaMetrics:
                 http.add((route, self._replica), count)
             if way != SHADOW:
                 routed.add((endpoint, self._replica), count)
-            ended.add((endpoint, *own, f"{status // 100}xx"), count)
+                latency.merge((endpoint, *own), buckets)
+            ended.add((endpoint, *own, f"{status // 100}xx", way), count)
         processing = _family(catalog.PROCESSING_LATENCY)
         for size, buckets in list(self._processing.items()):
             processing.set((*own, str(size)), buckets)
@@ -96,6 +102,7 @@ class ReplicaMetrics:
             http,
             routed,
             ended,
+            latency,
             _family(catalog.QUEUING_LATENCY, {own: self._queuing}),
             processing,
             _family(catalog.REPLICA_PROCESSING, {own: float(busy)}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import secrets
@@ -19,6 +20,7 @@ import ray
 
 import serve
 from serve.ids import NAMESPACE
+from serve.session import session_folder
 from tests.conftest import free_port
 from tests.integration.clusters import ray_node
 from tests.integration.processes import (
@@ -307,6 +309,22 @@ def test_a_client_does_not_pickle(instances: None) -> None:
     client = serve.start(http_options=NO_SERVER)
     with pytest.raises(serve.RayServeException, match=r"cannot be serialized.*serve\.connect\(\)"):
         pickle.dumps(client)
+
+
+def test_the_file_that_names_the_metrics_page_goes_with_the_instance(
+    instances: None, http_port: int
+) -> None:
+    before = metrics_targets()
+    client = serve.start(http_options={"port": http_port})
+    (file,) = wait_until(lambda: metrics_targets() - before)
+    (ingress,) = client.status().observed.ingresses.values()
+    assert json.loads(file.read_text())[0]["targets"] == [ingress.admin_address]
+    client.shutdown()
+    assert metrics_targets() == before
+
+
+def metrics_targets() -> set[Path]:
+    return set(Path(session_folder()).glob("tagtrail_metrics_*.json"))
 
 
 # A script that is killed, and a Ray that runs already.

@@ -105,6 +105,8 @@ def test_the_tables_of_the_docs_are_what_the_code_says() -> None:
     assert {"logs.md", "metrics.md"} <= set(pages)
     stale = [name for name, text in pages.items() if generator.fill(text) != text]
     assert stale == [], "Run: python tools/generate_tables.py"
+    for name in generator.TABLES:
+        assert any(f"<!-- table: {name} -->" in page for page in pages.values()), name
 
 
 def anchors(page: Path) -> set[str]:

@@ -34,7 +34,7 @@ def test_paths_that_match_no_route_are_counted_under_one_name() -> None:
     families = figures.families(0, 0)
 
     assert values(families, catalog.HTTP_REQUESTS) == {("unmatched", ""): 3.0}
-    assert values(families, catalog.ENDPOINT_REQUESTS) == {("", "", "", "4xx"): 3.0}
+    assert values(families, catalog.ENDPOINT_REQUESTS) == {("", "", "", "4xx", "http"): 3.0}
     assert values(families, catalog.ROUTER_REQUESTS) == {}
 
 

@@ -18,7 +18,9 @@ def snapshot(metric: Metric, *series: tuple[tuple[str, ...], float | Buckets]) -
 
 
 def ended(*series: tuple[tuple[str, str, str, str], float]) -> Snapshot:
-    return snapshot(catalog.ENDPOINT_REQUESTS, *series)
+    return snapshot(
+        catalog.ENDPOINT_REQUESTS, *(((*labels, "http"), count) for labels, count in series)
+    )
 
 
 def busy(*replicas: tuple[str, str]) -> Snapshot:

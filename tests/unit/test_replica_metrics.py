@@ -58,18 +58,33 @@ def test_a_request_is_processed_or_failed_or_its_caller_went_away(
     finish(metrics, status=status)
     assert values(metrics, catalog.BACKEND_REQUESTS) == {OWN: processed}
     assert values(metrics, catalog.BACKEND_ERRORS) == {OWN: failed}
-    assert values(metrics, catalog.ENDPOINT_REQUESTS) == {("e", *OWN, status_class): 1}
+    assert values(metrics, catalog.ENDPOINT_REQUESTS) == {("e", *OWN, status_class, "http"): 1}
 
 
 def test_http_requests_are_counted_by_route_and_all_but_shadows_by_endpoint(
     metrics: ReplicaMetrics,
 ) -> None:
-    for way in ("http", "websocket", "call", "remote", "shadow"):
+    ways = ("http", "websocket", "call", "remote", "shadow")
+    for way in ways:
         finish(metrics, way)
     assert values(metrics, catalog.HTTP_REQUESTS) == {("/e", "b#1"): 2}
     assert values(metrics, catalog.ROUTER_REQUESTS) == {("e", "b#1"): 4}
     assert values(metrics, catalog.BACKEND_REQUESTS) == {OWN: 5}
-    assert values(metrics, catalog.ENDPOINT_REQUESTS) == {("e", *OWN, "2xx"): 5}
+    assert values(metrics, catalog.ENDPOINT_REQUESTS) == {
+        ("e", *OWN, "2xx", way): 1 for way in ways
+    }
+
+
+def test_an_endpoints_latency_is_wait_and_run_of_all_but_shadows(metrics: ReplicaMetrics) -> None:
+    finish(metrics, queue_ms=1.5, processing_ms=2.0)
+    finish(metrics, "call", status=500, queue_ms=100.0, processing_ms=1.0)
+    finish(metrics, "shadow", processing_ms=9_999.0)
+    ((labels, latency),) = values(metrics, catalog.ENDPOINT_LATENCY).items()
+    assert isinstance(latency, Buckets)
+    assert labels == ("e", *OWN)
+    assert latency.cumulative()[1:3] == [("2.0", 0), ("5.0", 1)]
+    assert latency.cumulative()[-1] == ("+Inf", 2)
+    assert latency.sum == 104.5
 
 
 def test_times_of_successes_and_failures_are_in_their_buckets(metrics: ReplicaMetrics) -> None:

@@ -1,0 +1,50 @@
+"""Where an instance's metrics pages are, in a file for Prometheus, as Ray has one of its nodes.
+
+`file_sd_configs` in deploy/prometheus/prometheus.yml reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+
+logger = logging.getLogger("ray.serve")
+
+JOB = "tagtrail"
+"""Value of the label `job` of what is scraped there."""
+
+
+class MetricsTargets:
+    """The file of one instance. Never raises: serving does not depend on it.
+
+    Args:
+        folder: where it is; Prometheus knows it.
+        name: of the instance's controller.
+    """
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.path = os.path.join(folder, f"tagtrail_metrics_{name.replace(':', '_')}.json")
+        self._told: list[str] = []
+
+    def tell(self, addresses: Iterable[str]) -> None:
+        """Have these, HOST:PORT each, in the file. It is replaced whole, and when they change."""
+        targets = sorted(filter(None, addresses))
+        if targets == self._told:
+            return
+        self._told = targets
+        fresh = f"{self.path}.new"
+        try:
+            with open(fresh, "w") as file:
+                json.dump([{"labels": {"job": JOB}, "targets": targets}], file)
+            os.replace(fresh, self.path)
+        except OSError as error:
+            logger.warning("Prometheus can't be told where the metrics pages are: %s", error)
+
+    def remove(self) -> None:
+        """Remove the file."""
+        for path in (self.path, f"{self.path}.new"):
+            with contextlib.suppress(OSError):
+                os.remove(path)

@@ -1,0 +1,160 @@
+"""deploy/prometheus with the real promtool, and with a real Prometheus that scrapes an instance."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import ray
+import yaml
+from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
+
+import serve
+from observability.stack.programs import PROMETHEUS, PROMTOOL
+from serve.session import session_folder
+from tests.conftest import free_port
+from tests.integration.conftest import Instance
+from tests.integration.processes import ROOT, wait_until
+from tests.integration.programs import require
+
+FOLDER = ROOT / "deploy" / "prometheus"
+ASKED, FAILED = 40, 10
+
+Ask = Callable[[str], list[tuple[dict[str, str], float]]]
+
+
+@pytest.mark.parametrize("name", ["recording", "alerts"])
+def test_the_rules_do_what_their_unit_tests_say(name: str) -> None:
+    run(require(PROMTOOL), "test", "rules", str(ROOT / "tests" / "promtool" / f"{name}.yml"))
+
+
+def test_every_alert_has_a_unit_test() -> None:
+    groups = yaml.safe_load((FOLDER / "rules" / "alerts.yml").read_text())["groups"]
+    names = {rule["alert"] for group in groups for rule in group["rules"]}
+    tests = yaml.safe_load((ROOT / "tests" / "promtool" / "alerts.yml").read_text())["tests"]
+    seen = [test for case in tests for test in case["alert_rule_test"]]
+    assert {test["alertname"] for test in seen if test["exp_alerts"]} == names
+
+
+def test_the_configuration_is_one_that_prometheus_takes() -> None:
+    run(require(PROMTOOL), "check", "config", str(FOLDER / "prometheus.yml"))
+
+
+def run(program: Path, *args: str) -> None:
+    done = subprocess.run([program, *args], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def half(request: Any) -> str:
+    if request.query_params.get("fail"):
+        raise ValueError("asked to")
+    return "well"
+
+
+@pytest.fixture(scope="module")
+def ask(ray_folder: Path, shared_instance: Instance, tmp_path_factory: Any) -> Iterator[Ask]:
+    """Asks a Prometheus with the configuration as it is, but for folder, ports and patience."""
+    program = require(PROMETHEUS)
+    gcs_address = ray.get_runtime_context().gcs_address
+    # Ray's dashboard runs this; the tests' Ray has none.
+    PrometheusServiceDiscoveryWriter(gcs_address, str(ray_folder), session_folder()).write()
+    folder = tmp_path_factory.mktemp("prometheus")
+    text = (FOLDER / "prometheus.yml").read_text().replace("/tmp/ray/", f"{ray_folder}/")
+    config = yaml.safe_load(text)
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(FOLDER / "rules" / "*.yml")]
+    config["scrape_configs"] = [
+        job for job in config["scrape_configs"] if job["job_name"] in ("ray", "tagtrail")
+    ]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    url = f"http://127.0.0.1:{free_port()}"
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={folder}/prometheus.yml",
+                f"--storage.tsdb.path={folder}/data",
+                f"--web.listen-address={url.removeprefix('http://')}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        with httpx.Client(base_url=url, timeout=30) as http:
+            wait_until(lambda: is_ready(http), 30)
+
+            def query(text: str) -> list[tuple[dict[str, str], float]]:
+                answer = http.get("/api/v1/query", params={"query": text}).json()
+                assert answer["status"] == "success", answer
+                return [(r["metric"], float(r["value"][1])) for r in answer["data"]["result"]]
+
+            query.http = http  # type: ignore[attr-defined]
+            yield query
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def is_ready(http: httpx.Client) -> bool:
+    try:
+        return http.get("/-/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def asked(shared_instance: Instance, ask: Ask) -> Iterator[str]:
+    """An endpoint that was asked, a while ago by now, a quarter of it in vain; its name."""
+    name = "half"
+    serve.create_backend(name, half, config={"num_replicas": 2})
+    serve.create_endpoint(name, backend=name, route=f"/{name}")
+    wait_until(lambda: ask(f'ray_serve_replica_state{{job="ray",backend="{name}"}}'), 40)
+    for number in range(ASKED):
+        path = f"/{name}?fail=1" if number < FAILED else f"/{name}"
+        shared_instance.http.get(path)
+        time.sleep(0.05)  # a rate needs several looks
+    yield name
+    serve.delete_endpoint(name)
+    serve.delete_backend(name, force=True)
+
+
+@pytest.mark.parametrize("job", ["ray", "tagtrail"])
+def test_both_ways_out_are_found_and_scraped(ask: Ask, asked: str, job: str) -> None:
+    wait_until(lambda: ask(f'up{{job="{job}"}} == 1'), 40)
+    counted = f'sum(ray_serve_endpoint_requests_total{{job="{job}", endpoint="{asked}"}})'
+    wait_until(lambda: ask(counted) == [({}, ASKED)], 40)
+    failed = f'ray_serve_endpoint_requests_total{{job="{job}", status_class="5xx"}}'
+    assert ask(f"sum by (endpoint, way) ({failed})") == [
+        ({"endpoint": asked, "way": "http"}, FAILED)
+    ]
+
+
+def test_every_recorded_series_has_data(ask: Ask, asked: str) -> None:
+    groups = yaml.safe_load((FOLDER / "rules" / "recording.yml").read_text())["groups"]
+    for group in groups:
+        for rule in group["rules"]:
+            label = rule["record"].partition(":")[0]
+            series = f'{rule["record"]}{{{label}=~"{asked}(#.*)?"}}'
+            wait_until(lambda series=series: ask(series), 40)
+    assert ask(f'backend:serve_replicas:running{{backend="{asked}"}}')[0][1] == 2
+    assert ask(f'endpoint:serve_errors:ratio5m{{endpoint="{asked}"}} > 0')
+    assert ask(f'endpoint:serve_latency_ms:p99{{endpoint="{asked}"}} > 0')
+
+
+def test_prometheus_evaluates_every_rule_without_an_error(ask: Ask, asked: str) -> None:
+    def rules() -> list[dict[str, Any]]:
+        answer = ask.http.get("/api/v1/rules").json()  # type: ignore[attr-defined]
+        return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
+
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), 30)
+    assert rules()
+    assert [rule for rule in rules() if rule["health"] != "ok"] == []
