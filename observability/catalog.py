@@ -37,6 +37,16 @@ class Metric:
     description: str
     buckets: tuple[float, ...] = ()
 
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that its series have in Prometheus."""
+        name = f"ray_{self.name}"
+        if self.kind is MetricKind.COUNTER:
+            return (f"{name}_total",)
+        if self.kind is MetricKind.HISTOGRAM:
+            return (f"{name}_bucket", f"{name}_sum", f"{name}_count")
+        return (name,)
+
 
 LATENCY_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from observability.catalog import EXTRA_METRICS, SEED_METRICS, Metric, MetricKind
+from observability.catalog import EXTRA_METRICS, SEED_METRICS, Metric
 from observability.fields import FIELDS, Kind
 from observability.instrument.logging_config import LoggingConfig
 
@@ -73,9 +73,9 @@ def pages() -> list[Path]:
 def _metrics(metrics: Iterable[Metric]) -> list[str]:
     rows = []
     for metric in metrics:
-        end = "_total" if metric.kind is MetricKind.COUNTER else ""
+        exported = metric.series[0].removesuffix("_bucket")
         tags = ", ".join(f"`{tag}`" for tag in metric.tags) or "-"
-        rows.append((f"`ray_{metric.name}{end}`", metric.kind.value, tags, metric.description))
+        rows.append((f"`{exported}`", metric.kind.value, tags, metric.description))
     return _table(("exported as", "type", "tags", "meaning"), rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ import yaml
 from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
 
 import serve
+from observability.grafana.boards import BOARDS
+from observability.grafana.records import Board, Panel, Source
 from observability.stack.programs import PROMETHEUS, PROMTOOL
 from serve.session import session_folder
 from tests.conftest import free_port
@@ -158,3 +162,52 @@ def test_prometheus_evaluates_every_rule_without_an_error(ask: Ask, asked: str) 
     wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), 30)
     assert rules()
     assert [rule for rule in rules() if rule["health"] != "ok"] == []
+
+
+# The dashboards' queries.
+
+PANELS = [
+    (board, panel)
+    for board in BOARDS
+    for row in board.rows
+    for panel in row.panels
+    # Those of the agents and of Loki are told by these programs, not by an instance.
+    if not re.search(r"promtail_|loki_", str(panel.queries)) and panel.source is Source.PROMETHEUS
+]
+
+
+def fill(expr: str, name: str) -> str:
+    """The query as Grafana sends it when this endpoint and backend are chosen."""
+    chosen = {"$__rate_interval": "1m", "$endpoint": name, "$replica": f"{name}#.*"}
+    chosen |= {f"${variable}": name for variable in ("backend", "baseline", "canary")}
+    for variable, value in chosen.items():
+        expr = expr.replace(variable, value)
+    return expr
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda part: getattr(part, "title", ""))
+def test_every_query_of_a_dashboard_has_data(
+    shared_instance: Instance, ask: Ask, asked: str, board: Board, panel: Panel
+) -> None:
+    for query in panel.queries:
+
+        def values(expr: str = fill(query.expr, asked)) -> list[float]:
+            shared_instance.http.get(f"/{asked}")
+            return [value for _, value in ask(expr) if not math.isnan(value)]
+
+        wait_until(values, 40)
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.title)
+def test_every_choice_of_a_dashboard_offers_what_there_is(
+    ask: Ask, asked: str, board: Board
+) -> None:
+    for variable in board.variables:
+        if not variable.values:
+            continue
+        found = re.fullmatch(r"label_values\((.*), (\w+)\)", variable.values)
+        assert found is not None
+        path = f"/api/v1/label/{found[2]}/values"
+        answer = ask.http.get(path, params={"match[]": fill(found[1], asked)})  # type: ignore[attr-defined]
+        offered = answer.json()["data"]
+        assert any(value.partition("#")[0] == asked for value in offered), offered

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from observability.catalog import METRICS, Metric, MetricKind
+from tests.promql import ROOT, check_selectors, read_rules, recorded_in
 
-FOLDER = Path(__file__).parent.parent.parent / "deploy" / "prometheus"
-SELECTOR = re.compile(r"\bray_(\w+)(?:\{([^}]*)\})?")
-RECORDED = re.compile(r"\b(?:endpoint|backend|replica):\w+:\w+")
-SCRAPED = {"job", "instance", "le"}
-
-
-def rules() -> Iterator[dict[str, Any]]:
-    for path in sorted((FOLDER / "rules").glob("*.yml")):
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            yield from group["rules"]
-
-
-RULES = list(rules())
+RULES = read_rules()
 ALERTS = [rule for rule in RULES if "alert" in rule]
-
-
-def exported(metric: Metric) -> list[str]:
-    """The names of its series, without `ray_`."""
-    if metric.kind is MetricKind.COUNTER:
-        return [f"{metric.name}_total"]
-    if metric.kind is MetricKind.HISTOGRAM:
-        return [f"{metric.name}_{part}" for part in ("bucket", "sum", "count")]
-    return [metric.name]
-
-
-EXPORTED = {name: metric for metric in METRICS for name in exported(metric)}
 
 
 def name_of(rule: dict[str, Any]) -> str:
@@ -46,16 +19,12 @@ def name_of(rule: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
 def test_a_rule_asks_for_what_is_exported_with_the_tags_it_has(rule: dict[str, Any]) -> None:
-    for name, selected in SELECTOR.findall(rule["expr"]):
-        metric = EXPORTED[name]
-        matchers = dict(re.findall(r'(\w+)\s*(?:=|!=|=~|!~)\s*"([^"]*)"', selected))
-        assert set(matchers) <= {*metric.tags, *SCRAPED}
-        assert matchers["job"] == "ray"  # the ingress's page has the same numbers
+    check_selectors(rule["expr"])
 
 
 def test_what_a_rule_takes_from_another_one_is_recorded() -> None:
     recorded = {rule["record"] for rule in RULES if "record" in rule}
-    asked = {name for rule in RULES for name in RECORDED.findall(rule["expr"])}
+    asked = {name for rule in RULES for name in recorded_in(rule["expr"])}
     assert asked
     assert asked <= recorded
 
@@ -67,10 +36,10 @@ def test_an_alert_says_how_urgent_it_is_what_it_means_and_what_to_do(rule: dict[
 
 
 def test_what_is_read_from_a_file_is_where_ray_and_the_controller_write_it() -> None:
-    jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
+    text = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
     files = {
         job["job_name"]: job["file_sd_configs"][0]["files"]
-        for job in jobs
+        for job in yaml.safe_load(text)["scrape_configs"]
         if "file_sd_configs" in job
     }
     assert files == {
