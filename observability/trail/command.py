@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
 import click
 
 from observability.trail.nodes import RayNode
-from observability.trail.query import Query, Record
-from observability.trail.segments import SegmentFolder
+from observability.trail.query import Query, Record, parse_time
+from observability.trail.segments import SegmentFolder, time_of
 from observability.trail.show import show_record, show_request
 from observability.trail.source import Merged, find_request
+from observability.trail.streams import NodeStreams
 from observability.trail.tree import describe
 
 
@@ -42,14 +44,20 @@ class Trail:
         return is_found
 
     def follow_logs(self, query: Query, *, as_json: bool) -> None:
-        """Print what is wanted from now on, until Ctrl-C."""
-        if self._others:
-            names = ", ".join(node.address for node in self._others)
-            _tell(f"Only this node is followed. Not followed: {names}.")
+        """Print what is wanted from now on, on all nodes, until Ctrl-C."""
+        streams = NodeStreams(self._others, query, parse_time("0s", datetime.now(timezone.utc)))
+        streams.start()
+        fresh: list[Record] = []
         try:
             for record in self._here.follow(query):
                 if record is not None:
-                    _print(record, as_json)
+                    fresh.append(record)
+                    continue
+                for found in sorted([*fresh, *streams.take()], key=time_of):
+                    _print(found, as_json)
+                fresh.clear()
+                for problem in streams.take_problems():
+                    _tell(problem)
         except KeyboardInterrupt:
             pass
 

@@ -18,6 +18,11 @@ from observability.trail.query import Query, Record
 from observability.trail.segments import SegmentFolder, in_order, parse_lines, time_of
 
 NODE_TIMEOUT_S = 10
+STREAM_S = 0.2
+"""How often Ray looks for more of a segment that is followed."""
+
+WHOLE = -1
+"""Instead of a number of lines from a segment's end."""
 
 
 @dataclass
@@ -42,13 +47,7 @@ class RayNode:
         """The wanted records in the order of their time; none, and a problem, when it fails."""
         chains: dict[str, list[str]] = {}
         try:
-            found: dict[str, list[str]] = list_logs(
-                self.cluster,
-                node_id=self.node_id,
-                glob_filter=f"{SEGMENT_FOLDER}/*.log",
-                timeout=NODE_TIMEOUT_S,
-            )
-            for name in sorted(name for names in found.values() for name in names):
+            for name in self.list_segments():
                 chains.setdefault(name.rsplit(".", 2)[0], []).append(name)
             streams = [in_order(self._read_all(names, query)) for names in chains.values()]
             yield from heapq.merge(*streams, key=time_of)
@@ -59,21 +58,45 @@ class RayNode:
                 "them from here (ray start --head --include-dashboard=true)."
             )
 
+    def list_segments(self) -> list[str]:
+        """Names of its segments, in order. What Ray's log API raises when it fails."""
+        found: dict[str, list[str]] = list_logs(
+            self.cluster,
+            node_id=self.node_id,
+            glob_filter=f"{SEGMENT_FOLDER}/*.log",
+            timeout=NODE_TIMEOUT_S,
+        )
+        return sorted(name for names in found.values() for name in names)
+
+    def stream(self, name: str, *, is_new: bool) -> Iterator[bytes]:
+        """A segment's chunks as they are written, without an end.
+
+        Args:
+            name: of the segment.
+            is_new: from its beginning; else from its last line: Ray can't begin after it.
+        """
+        tail = WHOLE if is_new else 1
+        return self._get(name, tail, follow=True, _interval=STREAM_S)
+
     def _read_all(self, names: list[str], query: Query) -> Iterator[Record]:
         for name in names:
-            chunks: Any = get_log(
-                self.cluster,
-                node_id=self.node_id,
-                filename=name,
-                tail=-1,
-                timeout=NODE_TIMEOUT_S,
-                encoding=None,  # a chunk may end within a character
-            )
-            for record in parse_lines(b"".join(chunks).splitlines(), query):
+            for record in parse_lines(b"".join(self._get(name, WHOLE)).splitlines(), query):
                 if record is None:
                     self.skipped += 1
                 else:
                     yield record
+
+    def _get(self, name: str, tail: int, **options: Any) -> Iterator[bytes]:
+        chunks: Any = get_log(
+            self.cluster,
+            node_id=self.node_id,
+            filename=name,
+            tail=tail,
+            timeout=NODE_TIMEOUT_S,
+            encoding=None,  # a chunk may end within a character
+            **options,
+        )
+        return iter(chunks)
 
 
 def cluster_folders() -> tuple[SegmentFolder, list[RayNode]]:

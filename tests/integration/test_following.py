@@ -7,8 +7,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,7 +18,8 @@ import serve
 from observability.trail import Query, SegmentFolder, find_request
 from serve.session import segment_folder
 from tests.integration.conftest import Deploy, Instance
-from tests.integration.processes import ROOT, hear_ctrl_c, script_env, wait_until
+from tests.integration.follower import follow
+from tests.integration.processes import wait_until
 from tests.integration.test_cli import tagtrail
 
 
@@ -188,39 +187,13 @@ def test_follow_shows_what_is_written_from_now_on_until_ctrl_c(
 ) -> None:
     front, _ = endpoints
     ask(instance, f"/{front}", "before-following")
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "serve", "--address", ray_address, "logs", "--follow", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=script_env(None),
-        cwd=ROOT,
-        preexec_fn=hear_ctrl_c,
-    )
-    shown: list[dict[str, Any]] = []
-    assert follower.stdout is not None
-
-    def read(stream: Any) -> None:
-        shown.extend(json.loads(line) for line in stream)
-
-    reader = threading.Thread(target=read, args=[follower.stdout])
-    reader.start()
-    try:
+    with follow(ray_address) as shown:
         asked = 0
         while not any(r.get("request_id", "").startswith("following-") for r in shown):
             asked += 1
             assert asked < 100, "nothing was shown"
             ask(instance, f"/{front}", f"following-{asked}")
             time.sleep(0.3)
-    finally:
-        follower.send_signal(signal.SIGINT)
-        try:
-            code = follower.wait(20)
-        finally:
-            follower.kill()
-        reader.join(20)
-        follower.stdout.close()
-    assert code == 0
     assert "before-following" not in {r.get("request_id") for r in shown}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,12 +16,7 @@ from serve.ingress.keeper import IngressKeeper
 from serve.ingress.records import IngressSettings
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
 from serve.traffic import TrafficPolicy
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.conftest import free_port
 
 
 class Replica:

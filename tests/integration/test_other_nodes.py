@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +21,10 @@ import pytest
 
 from tests.conftest import free_port
 from tests.integration.clusters import ray_node
-from tests.integration.processes import ROOT, run_script, script_env
+from tests.integration.follower import follow
+from tests.integration.processes import ROOT, run_script, script_env, wait_until
 
+LOCAL = "127.0.0.1"
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"  # not .1: Ray takes that for another address
 LINES = 3_000
 SAID = "€" * 60  # of several bytes each: what Ray sends at a time may end within one
@@ -117,7 +123,7 @@ def options_of(address: str, name: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def request_id(nodes: Nodes) -> str:
     """A request that was handled on both nodes."""
-    answer = httpx.get(f"http://127.0.0.1:{nodes.port}/front?lines={LINES}", timeout=60)
+    answer = httpx.get(f"http://{LOCAL}:{nodes.port}/front?lines={LINES}", timeout=60)
     assert answer.text == "stored"
     return answer.headers["x-request-id"]
 
@@ -151,15 +157,29 @@ def test_a_request_over_two_nodes_is_one_tree(nodes: Nodes, request_id: str) -> 
     assert len(child["logs"]) == LINES
 
 
-def test_follow_says_which_nodes_it_leaves_out(nodes: Nodes) -> None:
-    with pytest.raises(subprocess.TimeoutExpired) as caught:
-        subprocess.run(
-            [sys.executable, "-m", "serve", "--address", nodes.address, "logs", "--follow"],
-            capture_output=True,
-            timeout=10,
-            env=nodes.environment,
-            cwd=ROOT,
-            check=False,
+def test_both_nodes_are_followed_new_segments_included(nodes: Nodes, request_id: str) -> None:
+    serving = f"http://{LOCAL}:{nodes.port}"
+    with follow(nodes.address) as shown:
+        numbers = itertools.count()
+
+        def ask() -> bool:
+            headers = {"X-Request-ID": f"follow-{next(numbers)}"}
+            httpx.get(f"{serving}/front?lines=1", headers=headers, timeout=60)
+            return {record.get("backend") for record in shown} >= {"front", "store"}
+
+        wait_until(ask, 40)
+        # A process that begins now has a segment that was not there when following began.
+        killed = {pid_of(record) for record in shown if record.get("backend") == "store"}
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: ask() and {pid_of(r) for r in shown if r.get("backend") == "store"} - killed,
+            60,
         )
-    assert caught.value.stderr is not None
-    assert f"Not followed: {OTHER}." in caught.value.stderr.decode()
+    assert request_id not in {record.get("request_id") for record in shown}
+    lines = [r for r in shown if r["kind"] == "log" and "request_id" in r]
+    assert set(Counter((r["request_id"], r["backend"]) for r in lines).values()) == {1}
+
+
+def pid_of(record: dict[str, Any]) -> int:
+    return int(record["pid"])

@@ -1,0 +1,42 @@
+"""`tagtrail logs --follow --json` in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from tests.integration.processes import ROOT, hear_ctrl_c, script_env
+
+
+@contextlib.contextmanager
+def follow(address: str, *options: str) -> Iterator[list[dict[str, Any]]]:
+    """Gives the records that it shows, as they come. Ctrl-C ends it; it must exit 0 then."""
+    command = ["-m", "serve", "--address", address, "logs", "--follow", "--json", *options]
+    shown: list[dict[str, Any]] = []
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=script_env(None),
+        cwd=ROOT,
+        preexec_fn=hear_ctrl_c,
+    ) as follower:
+        stdout = follower.stdout
+        assert stdout is not None
+        reader = threading.Thread(target=lambda: shown.extend(map(json.loads, stdout)))
+        reader.start()
+        try:
+            yield shown
+            follower.send_signal(signal.SIGINT)
+            code = follower.wait(20)
+        finally:
+            follower.kill()
+            reader.join(20)
+    assert code == 0
