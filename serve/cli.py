@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-EXIT_FAILED = 1
-EXIT_UNHEALTHY = 3
+from serve.exits import EXIT_DIFFERS, fail
+from serve.grafana_command import grafana
+
 REACH_S = 5.0
 
 _NO_RAY = (
@@ -48,6 +49,7 @@ def cli(context: click.Context, address: str) -> None:
         tagtrail logs --follow      what the backends say
         tagtrail trace REQUEST_ID   what happened to one request
         tagtrail top                what happens right now
+        tagtrail grafana push       dashboards, into a Grafana that runs
         tagtrail shutdown           end Serve; Ray stays
     """  # noqa: D301 - click wants the backspace itself: what follows keeps its lines
     context.obj = address
@@ -73,7 +75,7 @@ def start(address: str, http_host: str, http_port: int, http_location: str) -> N
     try:
         serve.start(detached=True, http_options=options)
     except (serve.RayServeException, ValueError, TimeoutError) as error:
-        _fail(str(error))
+        fail(str(error))
     if http_location == "NoServer":
         click.echo("Serve runs, without an HTTP server.")
     else:
@@ -99,7 +101,7 @@ def status(address: str, as_json: bool) -> None:
     else:
         print_status(described)
     if not described["healthy"]:
-        sys.exit(EXIT_UNHEALTHY)
+        sys.exit(EXIT_DIFFERS)
 
 
 @cli.command()
@@ -145,7 +147,7 @@ def logs(address: str, /, follow: bool, limit: int | None, as_json: bool, **opti
     if follow:
         trail.follow_logs(query, as_json=as_json)
     elif not trail.print_logs(query, limit, as_json=as_json):
-        _fail(f"No record found in {trail.describe()}. Leave out an option, or try --since 1d.")
+        fail(f"No record found in {trail.describe()}. Leave out an option, or try --since 1d.")
 
 
 @cli.command()
@@ -162,7 +164,7 @@ def trace(address: str, request_id: str, as_json: bool, folder: str | None) -> N
 
     trail = open_trail(address, folder)
     if not trail.print_request(request_id, as_json=as_json):
-        _fail(
+        fail(
             f"Request {request_id!r} left no record in {trail.describe()}. Its id is in the "
             "answer's X-Request-ID header; 'tagtrail logs -n 20' shows the last records."
         )
@@ -209,7 +211,7 @@ def demo(keep: bool, port: int | None, images: int | None) -> None:
     try:
         run_demo(keep=keep, port=port, images=images)
     except DemoError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _connect_ray(address: str) -> None:
@@ -219,7 +221,7 @@ def _connect_ray(address: str) -> None:
         _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
-        _fail(f"{_NO_RAY.format(address=address)} ({error})")
+        fail(f"{_NO_RAY.format(address=address)} ({error})")
 
 
 def _check_reachable(address: str) -> None:
@@ -236,15 +238,13 @@ def _connect_instance(address: str) -> Any:
     try:
         return serve.connect()
     except serve.RayServeException:
-        _fail(
+        fail(
             "No detached instance runs on this Ray cluster. Start one with 'tagtrail start', or in "
             "Python with serve.start(detached=True)."
         )
 
 
-def _fail(message: str) -> Any:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(EXIT_FAILED)
+cli.add_command(grafana)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from observability.settings import last_session_folder
 from observability.trail.command import Trail
 from observability.trail.query import Query, parse_time
 from observability.trail.segments import SegmentFolder
+from serve.exits import fail
 
 
 def make_query(
@@ -58,9 +58,7 @@ def open_trail(address: str, folder: str | None) -> Trail:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
-        _fail(
-            f"No Ray cluster found at '{address}' ({error}). --folder reads segments without Ray."
-        )
+        fail(f"No Ray cluster found at '{address}' ({error}). --folder reads segments without Ray.")
     here, others = cluster_folders()
     return Trail(here, others)
 
@@ -73,13 +71,8 @@ def _is_ray_running() -> bool:
 
 def _existing(path: Path) -> SegmentFolder:
     if not path.is_dir():
-        _fail(
+        fail(
             f"There is no folder {path}. Expected the segments of a Ray session, "
             "'<session>/logs/serve'; --folder PATH names another one."
         )
     return SegmentFolder(path)
-
-
-def _fail(message: str) -> None:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(1)

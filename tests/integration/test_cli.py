@@ -73,7 +73,9 @@ def test_help_has_each_step_of_the_first_session_on_a_line_of_its_own() -> None:
         assert any(line.strip().startswith(f"{step}  ") for line in lines), step
 
 
-@pytest.mark.parametrize("verb", ["start", "status", "shutdown", "demo"])
+@pytest.mark.parametrize(
+    "verb", ["start", "status", "shutdown", "logs", "trace", "top", "grafana", "demo"]
+)
 def test_each_verb_has_help_of_its_own(verb: str) -> None:
     result = CliRunner().invoke(cli, [verb, "--help"])
     assert result.exit_code == 0

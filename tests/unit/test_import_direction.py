@@ -16,6 +16,7 @@ PURE = [
     "observability.grafana.backend",
     "observability.grafana.boards",
     "observability.grafana.canary",
+    "observability.grafana.changes",
     "observability.grafana.overview",
     "observability.grafana.pipeline",
     "observability.grafana.records",
@@ -79,7 +80,7 @@ IMPURE = {
 NOT_THE_CLUSTER = {"ray.cloudpickle"}
 """Ray's wheel carries it, but it is a pickler and nothing else."""
 
-COMMANDS = {"serve.demo", "serve.following", "serve.top"}
+COMMANDS = {"serve.demo", "serve.following", "serve.grafana_command", "serve.top"}
 """What people type: it shows the trail, so it may know the whole toolkit."""
 
 SETTINGS = {"serve.settings", "observability.settings"}
