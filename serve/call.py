@@ -49,9 +49,8 @@ def pack_call(call: Call) -> tuple[Any, ...]:
     """A call as the arguments of a Ray actor call; `unpack_call` takes them.
 
     Each argument costs Ray some 100 microseconds, most of them for anything that is not bytes, so
-    what is
-    plain travels as one. The rest is left to Ray: it resolves an ObjectRef that stands alone,
-    counts those inside, and keeps large arrays in shared memory.
+    what is plain travels as one. The rest is left to Ray: it resolves an ObjectRef that stands
+    alone, counts those inside, and keeps large arrays in shared memory.
     """
     if _is_plain(call.data) and all(map(_is_plain, call.kwargs.values())):
         return (pickle.dumps(tuple(call), 5),)
