@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,46 +115,70 @@ def is_ready(http: httpx.Client) -> bool:
         return False
 
 
+@dataclass
+class Asked:
+    """An endpoint, and how often it was asked.
+
+    Attributes:
+        name: of the endpoint, and of its backend.
+        http: asks it.
+        count: requests so far.
+        failed: those among them that were answered with 500.
+    """
+
+    name: str
+    http: httpx.Client
+    count: int = 0
+    failed: int = 0
+
+    def request(self, *, fails: bool = False) -> None:
+        """Ask once more."""
+        answer = self.http.get(f"/{self.name}", params={"fail": "1"} if fails else None)
+        assert answer.status_code == (500 if fails else 200)
+        self.count += 1
+        self.failed += fails
+
+
 @pytest.fixture(scope="module")
-def asked(shared_instance: Instance, ask: Ask) -> Iterator[str]:
-    """An endpoint that was asked, a while ago by now, a quarter of it in vain; its name."""
-    name = "half"
-    serve.create_backend(name, half, config={"num_replicas": 2})
-    serve.create_endpoint(name, backend=name, route=f"/{name}")
-    wait_until(lambda: ask(f'ray_serve_replica_state{{job="ray",backend="{name}"}}'), 40)
+def asked(shared_instance: Instance, ask: Ask) -> Asked:
+    """An endpoint that was asked, a quarter of the time in vain."""
+    asked = Asked("half", shared_instance.http)
+    serve.create_backend(asked.name, half, config={"num_replicas": 2})
+    serve.create_endpoint(asked.name, backend=asked.name, route=f"/{asked.name}")
     for number in range(ASKED):
-        path = f"/{name}?fail=1" if number < FAILED else f"/{name}"
-        shared_instance.http.get(path)
-        time.sleep(0.05)  # a rate needs several looks
-    yield name
-    serve.delete_endpoint(name)
-    serve.delete_backend(name, force=True)
+        asked.request(fails=number < FAILED)
+    return asked
 
 
 @pytest.mark.parametrize("job", ["ray", "tagtrail"])
-def test_both_ways_out_are_found_and_scraped(ask: Ask, asked: str, job: str) -> None:
+def test_both_ways_out_are_found_and_scraped(ask: Ask, asked: Asked, job: str) -> None:
     wait_until(lambda: ask(f'up{{job="{job}"}} == 1'), 40)
-    counted = f'sum(ray_serve_endpoint_requests_total{{job="{job}", endpoint="{asked}"}})'
-    wait_until(lambda: ask(counted) == [({}, ASKED)], 40)
-    failed = f'ray_serve_endpoint_requests_total{{job="{job}", status_class="5xx"}}'
-    assert ask(f"sum by (endpoint, way) ({failed})") == [
-        ({"endpoint": asked, "way": "http"}, FAILED)
+    series = f'ray_serve_endpoint_requests_total{{job="{job}", endpoint="{asked.name}"}}'
+    wait_until(lambda: ask(f"sum({series})") == [({}, asked.count)], 40)
+    assert ask(f'sum by (way) ({series[:-1]}, status_class="5xx"}})') == [
+        ({"way": "http"}, asked.failed)
     ]
 
 
-def test_every_recorded_series_has_data(ask: Ask, asked: str) -> None:
+def test_every_recorded_series_has_data(ask: Ask, asked: Asked) -> None:
     groups = yaml.safe_load((FOLDER / "rules" / "recording.yml").read_text())["groups"]
-    for group in groups:
-        for rule in group["rules"]:
-            label = rule["record"].partition(":")[0]
-            series = f'{rule["record"]}{{{label}=~"{asked}(#.*)?"}}'
-            wait_until(lambda series=series: ask(series), 40)
-    assert ask(f'backend:serve_replicas:running{{backend="{asked}"}}')[0][1] == 2
-    assert ask(f'endpoint:serve_errors:ratio5m{{endpoint="{asked}"}} > 0')
-    assert ask(f'endpoint:serve_latency_ms:p99{{endpoint="{asked}"}} > 0')
+    records = [rule["record"] for group in groups for rule in group["rules"]]
+    wanted = [f'{r}{{{r.partition(":")[0]}=~"{asked.name}(#.*)?"}}' for r in records]
+    wanted += [
+        f'endpoint:serve_errors:ratio5m{{endpoint="{asked.name}"}} > 0',
+        f'endpoint:serve_latency_ms:p99{{endpoint="{asked.name}"}} > 0',
+        f'backend:serve_replicas:running{{backend="{asked.name}"}} == 2',
+    ]
+    for expr in wanted:
+
+        def answer(expr: str = expr) -> Any:
+            asked.request(fails=True)  # what came before Prometheus's first look is no rate
+            return ask(expr)
+
+        wait_until(answer, 40)
 
 
-def test_prometheus_evaluates_every_rule_without_an_error(ask: Ask, asked: str) -> None:
+def test_prometheus_evaluates_every_rule_without_an_error(ask: Ask) -> None:
     def rules() -> list[dict[str, Any]]:
         answer = ask.http.get("/api/v1/rules").json()  # type: ignore[attr-defined]
         return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
@@ -187,12 +211,12 @@ def fill(expr: str, name: str) -> str:
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda part: getattr(part, "title", ""))
 def test_every_query_of_a_dashboard_has_data(
-    shared_instance: Instance, ask: Ask, asked: str, board: Board, panel: Panel
+    ask: Ask, asked: Asked, board: Board, panel: Panel
 ) -> None:
     for query in panel.queries:
 
-        def values(expr: str = fill(query.expr, asked)) -> list[float]:
-            shared_instance.http.get(f"/{asked}")
+        def values(expr: str = fill(query.expr, asked.name)) -> list[float]:
+            asked.request()
             return [value for _, value in ask(expr) if not math.isnan(value)]
 
         wait_until(values, 40)
@@ -200,7 +224,7 @@ def test_every_query_of_a_dashboard_has_data(
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.title)
 def test_every_choice_of_a_dashboard_offers_what_there_is(
-    ask: Ask, asked: str, board: Board
+    ask: Ask, asked: Asked, board: Board
 ) -> None:
     for variable in board.variables:
         if not variable.values:
@@ -208,6 +232,6 @@ def test_every_choice_of_a_dashboard_offers_what_there_is(
         found = re.fullmatch(r"label_values\((.*), (\w+)\)", variable.values)
         assert found is not None
         path = f"/api/v1/label/{found[2]}/values"
-        answer = ask.http.get(path, params={"match[]": fill(found[1], asked)})  # type: ignore[attr-defined]
+        answer = ask.http.get(path, params={"match[]": fill(found[1], asked.name)})  # type: ignore[attr-defined]
         offered = answer.json()["data"]
-        assert any(value.partition("#")[0] == asked for value in offered), offered
+        assert any(value.partition("#")[0] == asked.name for value in offered), offered
