@@ -21,7 +21,6 @@ class View(str, Enum):
 
     GRAPH = "graph"
     NUMBER = "number"
-    TABLE = "table"
     LOGS = "logs"
     TEXT = "text"
 
