@@ -188,10 +188,16 @@ def test_an_expired_wait_of_a_handle_is_an_error(bring_up: Deploy) -> None:
     first, second = handle.call(), handle.call()
     with pytest.raises(serve.QueueTimeoutError, match=f"'{name}' had no replica free within 0.3 s"):
         second.result(20)
-    with pytest.raises(serve.QueueTimeoutError):
-        handle.remote()
-        handle.remote()
     first.cancel()
+
+
+def test_an_expired_wait_of_a_remote_call_is_an_error(bring_up: Deploy) -> None:
+    name = bring_up(Gated, max_concurrent_queries=1, queue_timeout_s=0.3)
+    handle = serve.get_handle(name)
+    held = handle.remote()
+    with pytest.raises(serve.QueueTimeoutError, match=f"'{name}' had no replica free within 0.3 s"):
+        handle.remote()
+    ray.cancel(held)
 
 
 def test_a_request_whose_client_leaves_the_queue_is_never_run(
