@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 stamp := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs unit test check format demo bench wheel wheel-test clean
+.PHONY: help setup programs tools unit test check format demo bench wheel wheel-test clean
 
 help: ## Show this list
 	@echo "make <verb> [PYTHON=python3] [VENV=.venv] [ARGS='...']"
@@ -30,6 +30,9 @@ $(stamp): pyproject.toml
 
 programs: ## Install the programs of the pipeline that Debian has: for all tests to run
 	tools/install-programs
+
+tools: ## Build the programs of the pipeline that are Go modules, once, into ~/.cache/tagtrail
+	tools/build-programs
 
 unit: setup ## Run the unit tests: seconds, no Ray
 	$(bin)/python -m pytest tests/unit $(ARGS)

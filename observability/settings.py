@@ -5,6 +5,7 @@
 | `RAY_TMPDIR` | where the folder `ray` of Ray's sessions is (Ray's own variable) |
 | `TMPDIR` | the same, on Linux and without `RAY_TMPDIR`; default `/tmp` |
 | `TAGTRAIL_<NAME>_BIN` | file of a program of the pipeline: `TAGTRAIL_PROMETHEUS_BIN` |
+| `XDG_CACHE_HOME` | programs that `make tools` built are in its `tagtrail`; default `~/.cache` |
 """
 
 from __future__ import annotations
@@ -33,3 +34,9 @@ def program_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
         for name, value in environ.items()
         if name.startswith("TAGTRAIL_") and name.endswith("_BIN")
     }
+
+
+def program_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where programs of the pipeline are that were built on this machine."""
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tagtrail"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from observability.settings import program_variables
-from observability.stack.programs import Program, find_program
+from observability.stack.programs import VICTORIA_LOGS, Program, find_program
 
 TOOL = Program("tool", ("tool-ng", "tool"), "Ask for it.")
 
@@ -41,12 +41,26 @@ def test_a_variable_that_names_no_program_is_told(tmp_path: Path) -> None:
         find_program(TOOL, {"TAGTRAIL_TOOL_BIN": str(tmp_path / "none")})
 
 
-def test_a_program_that_is_not_there_is_told_with_the_way_to_get_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_newest_of_the_cache_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(FileNotFoundError, match=r"no tool-ng or tool\. Ask for it\."):
-        find_program(TOOL, {})
+    for version in ("v1.9.0", "v1.10.0"):
+        (tmp_path / "tool" / version).mkdir(parents=True)
+        make(tmp_path / "tool" / version, "tool-ng")
+    assert find_program(TOOL, {}, tmp_path) == tmp_path / "tool" / "v1.10.0" / "tool-ng"
+
+
+def test_a_program_that_is_not_there_is_told_with_the_way_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FileNotFoundError, match=r"no tool-ng or tool, and .+ empty\. Ask for it"):
+        find_program(TOOL, {}, tmp_path)
+
+
+def test_a_dash_of_its_name_is_an_underscore_in_the_variable() -> None:
+    assert VICTORIA_LOGS.variable == "TAGTRAIL_VICTORIA_LOGS_BIN"
 
 
 def test_only_variables_that_name_programs_are_read() -> None:
