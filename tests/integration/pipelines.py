@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import httpx
 
 from observability.deployed import deploy_folder
+from observability.grafana.boards import BOARDS
+from observability.grafana.records import Source
 from observability.stack.programs import ALLOY, LOKI, PROMTAIL, VICTORIA_LOGS, VLAGENT
 from tests.conftest import free_port
 from tests.integration.processes import wait_until
@@ -98,6 +100,10 @@ class Pipeline:
     agent: Keeper
     store: Keeper
     ask: Store
+
+    def addresses(self) -> list[str]:
+        """HOST:PORT of the agent and of the store: both have a metrics page there."""
+        return [keeper.health.split("/")[2] for keeper in (self.agent, self.store)]
 
     @contextmanager
     def running(self) -> Iterator[Pipeline]:
@@ -279,3 +285,18 @@ class Loki:
         assert answer.status_code == 200, answer.text
         data: Record = answer.json()["data"]
         return data
+
+
+def log_queries(values: dict[str, str]) -> list[str]:
+    """The LogQL of the dashboards, its variables replaced by values; others stay as they are."""
+    queries = [
+        query.expr
+        for board in BOARDS
+        for row in board.rows
+        for panel in row.panels
+        if panel.source is Source.LOKI
+        for query in panel.queries
+    ]
+    for name, value in values.items():
+        queries = [query.replace(f"${name}", value) for query in queries]
+    return queries

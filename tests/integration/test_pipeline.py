@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 import serve
-from observability.grafana.boards import BOARDS
-from observability.grafana.records import Source
 from tests.integration.conftest import Instance
-from tests.integration.pipelines import Loki, Pipeline, make_pipeline
+from tests.integration.pipelines import Loki, Pipeline, log_queries, make_pipeline
 from tests.integration.processes import wait_until
 from tests.integration.records import read_records
 
@@ -115,18 +113,7 @@ def test_every_log_query_of_the_dashboards_has_data(
         "__auto": "5m",
         "__range": "1h",
     }
-    queries = [
-        query.expr
-        for board in BOARDS
-        for row in board.rows
-        for panel in row.panels
-        if panel.source is Source.LOKI
-        for query in panel.queries
-    ]
-    assert queries
-    for query in queries:
-        for name, value in values.items():
-            query = query.replace(f"${name}", value)
+    for query in log_queries(values):
         wait_until(lambda query=query: loki.data(query), ARRIVAL_S)
 
 
