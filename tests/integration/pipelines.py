@@ -6,6 +6,7 @@ Real programs. `victoria` is built by `make tools`; Loki, Promtail and Alloy are
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -80,9 +81,18 @@ class Store(Protocol):
     """What a log store is asked in tests."""
 
     url: str
+    language: str
+
+    def answer(self, query: str) -> list[Record]:
+        """What a query in its language gives: entries, streams or series."""
+        ...
 
     def find(self, request_id: str) -> list[Record]:
         """The records of a request."""
+        ...
+
+    def lines_of_ray(self, text: str) -> list[str]:
+        """The lines with a text in what Ray writes."""
         ...
 
     def times(self, backend: str, text: str) -> list[tuple[str, str]]:
@@ -223,16 +233,20 @@ class VictoriaLogs:
     """Asked in LogsQL."""
 
     url: str
+    language: str = "logsql"
 
     def find(self, request_id: str) -> list[Record]:
-        return self.query(f"request_id:={json.dumps(request_id)}")
+        return self.answer(f"request_id:={json.dumps(request_id)}")
+
+    def lines_of_ray(self, text: str) -> list[str]:
+        return [record["_msg"] for record in self.answer(f'{{job="ray"}} {json.dumps(text)}')]
 
     def times(self, backend: str, text: str) -> list[tuple[str, str]]:
         query = f'{{job="serve",backend="{backend}"}} {json.dumps(text)} | fields replica, _time'
-        return [(record["replica"], record["_time"]) for record in self.query(query)]
+        return [(record["replica"], record["_time"]) for record in self.answer(query)]
 
-    def query(self, text: str) -> list[Record]:
-        answer = httpx.post(f"{self.url}/select/logsql/query", data={"query": text}, timeout=60)
+    def answer(self, query: str) -> list[Record]:
+        answer = httpx.post(f"{self.url}/select/logsql/query", data={"query": query}, timeout=60)
         assert answer.status_code == 200, answer.text
         return [json.loads(line) for line in answer.text.splitlines()]
 
@@ -242,11 +256,15 @@ class Loki:
     """Asked in LogQL."""
 
     url: str
+    language: str = "logql"
     limit: int = field(default=5000)
 
     def find(self, request_id: str) -> list[Record]:
         entries = self.entries(f'{{job="serve"}} | request_id=`{request_id}`')
         return [json.loads(line) for _, line in entries]
+
+    def lines_of_ray(self, text: str) -> list[str]:
+        return [line for _, line in self.entries(f'{{job="ray"}} |= "{text}"')]
 
     def times(self, backend: str, text: str) -> list[tuple[str, str]]:
         query = f'{{job="serve", backend="{backend}"}} |= `{text}`'
@@ -259,8 +277,8 @@ class Loki:
         answer = self._get("query", {"query": f"sum(count_over_time({query}[1h]))"})
         return sum(int(series["value"][1]) for series in answer["result"])
 
-    def data(self, query: str) -> list[Record]:
-        """A query's streams or series of the last hour, as Loki gives them."""
+    def answer(self, query: str) -> list[Record]:
+        """Streams or series of the last hour."""
         now = time.time_ns()
         span = {"start": str(now - 3600 * 10**9), "end": str(now + 10**9)}
         result: list[Record] = self._get("query_range", {"query": query, **span})["result"]
@@ -285,6 +303,12 @@ class Loki:
         assert answer.status_code == 200, answer.text
         data: Record = answer.json()["data"]
         return data
+
+
+def queries_of(page: Path, language: str) -> list[str]:
+    """Each line of the blocks of a page that are in a query language."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def log_queries(values: dict[str, str]) -> list[str]:

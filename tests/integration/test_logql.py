@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 
 import pytest
 
-from tests.integration.pipelines import log_queries
+from tests.integration.pipelines import log_queries, queries_of
 from tests.integration.processes import ROOT
 from tests.integration.programs import CHECK_LOGQL, require
 
@@ -33,13 +32,8 @@ def in_dashboards() -> list[str]:
 
 
 def in_docs() -> list[str]:
-    """Each line of the blocks that are marked as LogQL."""
-    blocks = [
-        block
-        for path in sorted((ROOT / "docs").glob("*.md"))
-        for block in re.findall(r"```logql\n(.*?)```", path.read_text(), re.S)
-    ]
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    return [query for page in pages for query in queries_of(page, "logql")]
 
 
 def test_what_is_no_logql_is_told() -> None:

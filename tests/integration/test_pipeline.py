@@ -15,10 +15,11 @@ import pytest
 
 import serve
 from tests.integration.conftest import Instance
-from tests.integration.pipelines import Loki, Pipeline, log_queries, make_pipeline
-from tests.integration.processes import wait_until
+from tests.integration.pipelines import Loki, Pipeline, log_queries, make_pipeline, queries_of
+from tests.integration.processes import ROOT, wait_until
 from tests.integration.records import read_records
 
+PAGE = ROOT / "docs" / "pipeline.md"
 ARRIVAL_S = 60
 INTO_LOKI = ["promtail", "alloy"]
 
@@ -99,6 +100,15 @@ def test_the_time_of_an_entry_is_the_records_own(told: dict[str, Any], pipeline:
     assert sorted((replica, padded(time)) for replica, time in found) == expected
 
 
+def test_every_question_of_the_docs_has_an_answer(told: dict[str, Any], pipeline: Pipeline) -> None:
+    queries = queries_of(PAGE, pipeline.ask.language)
+    assert len(queries) == 7
+    request_id = told["well"].headers["X-Request-ID"]
+    for query in queries:
+        mine = query.replace("40c799f473f848788ff276cda0fdb245", request_id)
+        wait_until(lambda mine=mine: pipeline.ask.answer(mine), ARRIVAL_S)
+
+
 @pytest.mark.parametrize("pipeline", INTO_LOKI, indirect=True)
 def test_every_log_query_of_the_dashboards_has_data(
     told: dict[str, Any], pipeline: Pipeline
@@ -114,17 +124,13 @@ def test_every_log_query_of_the_dashboards_has_data(
         "__range": "1h",
     }
     for query in log_queries(values):
-        wait_until(lambda query=query: loki.data(query), ARRIVAL_S)
+        wait_until(lambda query=query: loki.answer(query), ARRIVAL_S)
 
 
-@pytest.mark.parametrize("pipeline", INTO_LOKI, indirect=True)
 def test_the_tutorials_query_finds_the_line_of_the_stderr_copy(
     told: dict[str, Any], pipeline: Pipeline
 ) -> None:
-    loki = pipeline.ask
-    assert isinstance(loki, Loki)
-    found = wait_until(lambda: loki.data('{job="ray"} |= "backend=my_backend"'), ARRIVAL_S)
-    lines = [value[1] for stream in found for value in stream["values"]]
+    lines = wait_until(lambda: pipeline.ask.lines_of_ray("backend=my_backend"), ARRIVAL_S)
     assert any("Some info! component=serve backend=my_backend replica=" in line for line in lines)
 
 
