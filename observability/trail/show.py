@@ -120,7 +120,11 @@ def _mark(step: Step, slow: set[int]) -> str:
 def _show_body(record: Record) -> str:
     if record.get("kind") == "access":
         return _show_access(record)
-    where = f"{_clean(record['file'])}:{record.get('line', '?')} -- " if record.get("file") else ""
+    where = (
+        f"{_clean(record['file'])}:{_clean(record.get('line', '?'))} -- "
+        if record.get("file")
+        else ""
+    )
     if not where and record.get("logger"):
         where = f"{_clean(record['logger'])} -- "
     text = f"{where}{_clean(record.get('message', ''))}"
