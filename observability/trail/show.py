@@ -151,7 +151,10 @@ def _show_access(record: Record) -> str:
 
 
 def _local(epoch_s: float) -> str:
-    moment = datetime.fromtimestamp(epoch_s)
+    try:
+        moment = datetime.fromtimestamp(epoch_s)
+    except (OverflowError, OSError, ValueError):  # a record with times that cannot be
+        return "at an unknown time"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
 
 
