@@ -31,6 +31,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
         child.wait(10)
 
 
