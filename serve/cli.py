@@ -14,6 +14,7 @@ import click
 
 from serve.exits import EXIT_DIFFERS, fail
 from serve.grafana_command import grafana
+from serve.stack_command import stack
 
 REACH_S = 5.0
 
@@ -50,6 +51,7 @@ def cli(context: click.Context, address: str) -> None:
         tagtrail trace REQUEST_ID   what happened to one request
         tagtrail top                what happens right now
         tagtrail grafana push       dashboards, into a Grafana that runs
+        tagtrail stack up           log store, Prometheus, Grafana, on this machine
         tagtrail shutdown           end Serve; Ray stays
     """  # noqa: D301 - click wants the backspace itself: what follows keeps its lines
     context.obj = address
@@ -245,6 +247,7 @@ def _connect_instance(address: str) -> Any:
 
 
 cli.add_command(grafana)
+cli.add_command(stack)
 
 
 def main() -> None:

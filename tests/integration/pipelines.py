@@ -172,7 +172,7 @@ def _loki(folder: Path) -> tuple[Keeper, Loki, dict[str, str]]:
     port = free_port()
     changes = {
         "http_listen_port: 3100": f"http_listen_port: {port}",
-        "grpc_listen_port: 9096": f"grpc_listen_port: {free_port()}",
+        "grpc_listen_port: 9095": f"grpc_listen_port: {free_port()}",
         "/tmp/loki": str(folder / "store"),
     }
     config = folder / "loki.yaml"

@@ -33,6 +33,11 @@ PURE = [
     "observability.instrument.sampling",
     "observability.instrument.traceparent",
     "observability.instrument.tracing_config",
+    "observability.stack.choice",
+    "observability.stack.records",
+    "observability.stack.rendering",
+    "observability.stack.services",
+    "observability.stack.state",
     "observability.trail.live",
     "observability.trail.query",
     "observability.trail.show",
@@ -80,7 +85,13 @@ IMPURE = {
 NOT_THE_CLUSTER = {"ray.cloudpickle"}
 """Ray's wheel carries it, but it is a pickler and nothing else."""
 
-COMMANDS = {"serve.demo", "serve.following", "serve.grafana_command", "serve.top"}
+COMMANDS = {
+    "serve.demo",
+    "serve.following",
+    "serve.grafana_command",
+    "serve.stack_command",
+    "serve.top",
+}
 """What people type: it shows the trail, so it may know the whole toolkit."""
 
 SETTINGS = {"serve.settings", "observability.settings"}
