@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from observability.stack.machine import grafana_home
 from observability.stack.rendering import Changes, render_files
-from observability.stack.services import Service, StackError
+from observability.stack.services import Place, Service, StackError
 from observability.stack.state import State, decode, encode
 
 
@@ -99,3 +100,17 @@ class StackFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return target / service.config
+
+    def place(
+        self,
+        service: Service,
+        executable: Path,
+        deploy: Path,
+        ports: Mapping[str, int],
+        changes: Changes,
+    ) -> Place:
+        """Where a program works in this folder; what it reads and keeps is there then."""
+        config = self.config(service, deploy, changes)
+        options = config.read_text().splitlines() if config.suffix == ".flags" else ()
+        home = grafana_home(executable)
+        return Place(executable, config, self.data(service), ports, home, tuple(options))

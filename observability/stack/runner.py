@@ -17,9 +17,9 @@ from observability.stack import process
 from observability.stack.choice import Choice, Missing, choose, settle_ports
 from observability.stack.folder import StackFolder
 from observability.stack.health import Health, health_of, wait_healthy
-from observability.stack.machine import check_ports, find_programs, grafana_home
+from observability.stack.machine import check_ports, find_programs
 from observability.stack.rendering import Changes, changes_for
-from observability.stack.services import BY_NAME, Place, Service, StackError
+from observability.stack.services import BY_NAME, Service, StackError
 from observability.stack.state import Started, State
 
 START_S = 60.0
@@ -198,7 +198,10 @@ class _Start:
                 self._keep(tuple(s for s in self.state.started if s is not new))
 
     def _start(self, service: Service) -> tuple[Started, subprocess.Popen[bytes]]:
-        command = service.command(self._place(service))
+        place = self._folder.place(
+            service, self._found[service.name], self._deploy, self.state.ports, self._changes
+        )
+        command = service.command(place)
         log = self._folder.log(service)
         try:
             child = process.start(command, self._folder.data(service), log)
@@ -220,19 +223,6 @@ class _Start:
         self._keep((*self.state.started, new))
         self._tell(Step.STARTING, new)
         return new, child
-
-    def _place(self, service: Service) -> Place:
-        executable = self._found[service.name]
-        config = self._folder.config(service, self._deploy, self._changes)
-        options = config.read_text().splitlines() if config.suffix == ".flags" else ()
-        return Place(
-            executable,
-            config,
-            self._folder.data(service),
-            self.state.ports,
-            grafana_home(executable),
-            tuple(options),
-        )
 
     def _keep(self, started: tuple[Started, ...]) -> None:
         in_order = sorted(started, key=lambda item: list(BY_NAME).index(item.name))

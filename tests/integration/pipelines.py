@@ -21,10 +21,19 @@ import httpx
 from observability.deployed import deploy_folder
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import Source
-from observability.stack.programs import ALLOY, LOKI, PROMTAIL, VICTORIA_LOGS, VLAGENT
+from observability.stack.folder import StackFolder
+from observability.stack.rendering import DASHBOARD_FOLDER, changes_for
+from observability.stack.services import BY_NAME, default_ports
 from tests.conftest import free_port
 from tests.integration.processes import wait_until
 from tests.integration.programs import require
+
+STATIONS = {
+    "victoria": ("victoria-logs", "vlagent"),
+    "promtail": ("loki", "promtail"),
+    "alloy": ("loki", "alloy"),
+}
+"""Store and agent of each pipeline."""
 
 START_S = 60
 Record = dict[str, Any]
@@ -127,105 +136,26 @@ class Pipeline:
 
 
 def make_pipeline(kind: str, folder: Path, ray_folder: Path) -> Pipeline:
-    """A pipeline that reads the segments below a folder of Ray.
+    """A pipeline that reads the segments below a folder of Ray, as `tagtrail stack` starts it.
 
     Args:
         kind: victoria, promtail or alloy: its agent.
         folder: for its data.
         ray_folder: what the files of deploy/ call /tmp/ray.
     """
-    make = {"victoria": _victoria, "promtail": _promtail, "alloy": _alloy}[kind]
-    return make(folder, ray_folder)
+    store, agent = STATIONS[kind]
+    ports = {name: free_port() for name in default_ports()}
+    changes = changes_for(ports, str(ray_folder), DASHBOARD_FOLDER)
+    place = StackFolder(folder)
 
+    def keeper(name: str) -> Keeper:
+        service = BY_NAME[name]
+        executable = require(service.program)
+        at = place.place(service, executable, deploy_folder(), ports, changes)
+        return Keeper(list(service.command(at)), service.health_url(ports), place.log(service))
 
-def _victoria(folder: Path, ray_folder: Path) -> Pipeline:
-    store_port, agent_port = free_port(), free_port()
-    changes = {
-        "127.0.0.1:9428": f"127.0.0.1:{store_port}",
-        "127.0.0.1:9429": f"127.0.0.1:{agent_port}",
-        "/tmp/victoria-logs": str(folder / "store"),
-        "/tmp/vlagent": str(folder / "agent"),
-        "/tmp/ray/": f"{ray_folder}/",
-    }
-
-    def flags(name: str) -> list[str]:
-        text = _changed(deploy_folder() / "victoria-logs" / name, changes)
-        return [line for line in text.splitlines() if not line.startswith("#")]
-
-    url = f"http://127.0.0.1:{store_port}"
-    return Pipeline(
-        Keeper(
-            [str(require(VLAGENT)), *flags("vlagent.flags")],
-            f"http://127.0.0.1:{agent_port}/health",
-            folder / "agent.log",
-        ),
-        Keeper(
-            [str(require(VICTORIA_LOGS)), *flags("victoria-logs.flags")],
-            f"{url}/health",
-            folder / "store.log",
-        ),
-        VictoriaLogs(url),
-    )
-
-
-def _loki(folder: Path) -> tuple[Keeper, Loki, dict[str, str]]:
-    port = free_port()
-    changes = {
-        "http_listen_port: 3100": f"http_listen_port: {port}",
-        "grpc_listen_port: 9095": f"grpc_listen_port: {free_port()}",
-        "/tmp/loki": str(folder / "store"),
-    }
-    config = folder / "loki.yaml"
-    config.write_text(_changed(deploy_folder() / "loki" / "loki-local-config.yaml", changes))
-    url = f"http://127.0.0.1:{port}"
-    keeper = Keeper(
-        [str(require(LOKI)), f"-config.file={config}"], f"{url}/ready", folder / "store.log"
-    )
-    return keeper, Loki(url), {"127.0.0.1:3100": f"127.0.0.1:{port}"}
-
-
-def _promtail(folder: Path, ray_folder: Path) -> Pipeline:
-    store, ask, changes = _loki(folder)
-    port = free_port()
-    changes |= {
-        "http_listen_port: 9080": f"http_listen_port: {port}",
-        "/tmp/positions.yaml": str(folder / "positions.yaml"),
-        "/tmp/ray/": f"{ray_folder}/",
-    }
-    config = folder / "promtail.yaml"
-    config.write_text(_changed(deploy_folder() / "loki" / "promtail-local-config.yaml", changes))
-    agent = Keeper(
-        [str(require(PROMTAIL)), f"-config.file={config}"],
-        f"http://127.0.0.1:{port}/ready",
-        folder / "agent.log",
-    )
-    return Pipeline(agent, store, ask)
-
-
-def _alloy(folder: Path, ray_folder: Path) -> Pipeline:
-    store, ask, changes = _loki(folder)
-    port = free_port()
-    config = folder / "config.alloy"
-    changes["/tmp/ray/"] = f"{ray_folder}/"
-    config.write_text(_changed(deploy_folder() / "alloy" / "config.alloy", changes))
-    command = [
-        str(require(ALLOY)),
-        "run",
-        f"--server.http.listen-addr=127.0.0.1:{port}",
-        f"--storage.path={folder / 'agent'}",
-        "--disable-reporting",
-        str(config),
-    ]
-    agent = Keeper(command, f"http://127.0.0.1:{port}/-/ready", folder / "agent.log")
-    return Pipeline(agent, store, ask)
-
-
-def _changed(path: Path, changes: dict[str, str]) -> str:
-    """A file's text with other addresses and folders; each must have stood in some file."""
-    text = path.read_text()
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    return text
+    ask = VictoriaLogs if store == "victoria-logs" else Loki
+    return Pipeline(keeper(agent), keeper(store), ask(BY_NAME[store].address(ports)))
 
 
 @dataclass

@@ -91,6 +91,8 @@ def test_grafana_finds_data_and_dashboards() -> None:
     assert {source["type"]: source["url"] for source in sources} == {
         "prometheus": "http://127.0.0.1:29090",
         "loki": "http://127.0.0.1:23100",
+        "alertmanager": "http://127.0.0.1:29093",
+        "jaeger": "http://127.0.0.1:16686",
     }
     boards = yaml.safe_load(render((folder / "dashboards" / "tagtrail.yaml").read_text(), changes))
     assert boards["providers"][0]["options"]["path"] == "/here/dashboards"
