@@ -28,12 +28,11 @@ import ray
 import requests
 
 import serve
-from benchmarks.harness import be_nice, describe_machine
+from benchmarks.harness import be_nice, describe_machine, free_port
 from observability.deployed import deploy_folder
 from observability.stack.machine import find_programs
 from observability.stack.runner import Stack, Wanted
 from observability.stack.services import default_ports
-from tests.conftest import free_port
 
 PAIRS = (("victoria-logs", "vlagent"), ("loki", "alloy"), ("loki", "promtail"))
 WRITTEN, SEGMENTS = 400_000, 4
