@@ -12,6 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 PURE = [
     "observability.catalog",
+    "observability.doctor.agents",
+    "observability.doctor.counted",
+    "observability.doctor.entrance",
+    "observability.doctor.facts",
+    "observability.doctor.findings",
+    "observability.doctor.reply",
+    "observability.doctor.scrape",
+    "observability.doctor.scraped",
+    "observability.doctor.show",
+    "observability.doctor.shown",
+    "observability.doctor.stores",
     "observability.fields",
     "observability.grafana.backend",
     "observability.grafana.boards",
@@ -80,7 +91,13 @@ IMPURE = {
 NOT_THE_CLUSTER = {"ray.cloudpickle"}
 """Ray's wheel carries it, but it is a pickler and nothing else."""
 
-COMMANDS = {"serve.demo", "serve.following", "serve.grafana_command", "serve.top"}
+COMMANDS = {
+    "serve.demo",
+    "serve.doctor_command",
+    "serve.following",
+    "serve.grafana_command",
+    "serve.top",
+}
 """What people type: it shows the trail, so it may know the whole toolkit."""
 
 SETTINGS = {"serve.settings", "observability.settings"}
