@@ -20,6 +20,7 @@ from observability.doctor.findings import (
 )
 from observability.doctor.show import show_finding
 from serve.connecting import find_instance, reach_ray
+from serve.errors import RayServeException
 from serve.exits import EXIT_DIFFERS, EXIT_FAILED
 from serve.ids import random_letters
 from serve.status import Status, describe
@@ -130,7 +131,13 @@ def _examine(
             "tagtrail start",
         )
         return
-    status = client.status()
+    try:
+        status = client.status()
+    except RayServeException as error:
+        yield bad(
+            Station.INSTANCE, str(error), "The controller does not answer.", "tagtrail status"
+        )
+        return
     yield _judge_instance(describe(status, client.controller_name))
 
     from observability.doctor.doctor import Doctor

@@ -29,7 +29,7 @@ def test_no_series_is_none_and_not_nought() -> None:
 
 
 def test_labels_are_read_with_the_value() -> None:
-    assert list(read_series(PAGE, "ray_serve_x_total"))[0] == (
+    assert next(read_series(PAGE, "ray_serve_x_total")) == (
         {"route": "/a", "replica": "r#1"},
         2.0,
     )
