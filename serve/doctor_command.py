@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from observability.doctor.facts import Addresses
 from observability.doctor.findings import (
     Finding,
     Station,
@@ -19,14 +20,13 @@ from observability.doctor.findings import (
     to_report,
 )
 from observability.doctor.show import show_finding
+from observability.instrument.plain import one_line
 from serve.connecting import find_instance, reach_ray
+from serve.doctor_facts import gather_facts
 from serve.errors import RayServeException
 from serve.exits import EXIT_DIFFERS, EXIT_FAILED
 from serve.ids import random_letters
-from serve.status import Status, describe
-
-if TYPE_CHECKING:
-    from observability.doctor.facts import Addresses, InstanceFacts
+from serve.status import describe
 
 PROGRAMS = ("agent", "loki", "victoria_logs", "prometheus", "grafana")
 
@@ -95,7 +95,7 @@ def doctor(
     if as_json:
         click.echo(json.dumps(to_report(findings, canary_id), indent=2))
     else:
-        click.echo(f"\n{conclude(findings)}")
+        click.echo(f"\n{one_line(conclude(findings))}")
     failure = first_failure(findings)
     if failure is not None:
         is_nothing = len(findings) <= len((Station.RAY, Station.INSTANCE))
@@ -149,7 +149,7 @@ def _examine(
     probes = Probes(auth)
     try:
         yield from Doctor(
-            _gather_facts(status),
+            gather_facts(status),
             named,
             Canary(canary_id, path),
             here,
@@ -200,67 +200,7 @@ def _judge_instance(described: dict[str, Any]) -> Finding:
     )
 
 
-def _gather_facts(status: Status) -> InstanceFacts:
-    """What the doctor needs to know of the cluster."""
-    import ray
-
-    from observability.doctor.facts import InstanceFacts, NodeFacts, choose_ingress
-    from serve.session import session_folder
-
-    own_id = ray.get_runtime_context().get_node_id()
-    own_host = ray.util.get_node_ip_address()
-    views = status.observed.ingresses
-    nodes = {}
-    for entry in ray.nodes():
-        if not entry["Alive"]:
-            continue
-        node_id, host = entry["NodeID"], entry["NodeManagerAddress"]
-        port, view = entry["MetricsExportPort"], views.get(node_id)
-        nodes[node_id] = NodeFacts(
-            host,
-            is_here=node_id == own_id or host == own_host,
-            port=f"{host}:{port}" if port and port > 0 else "",
-            page=view.admin_address if view is not None and view.admin_address else "",
-        )
-    http = status.goal.http
-    listening = {
-        node_id: view.address or f"{http.host}:{http.port}" for node_id, view in views.items()
-    }
-    node_id, ingress, reason = choose_ingress(listening, nodes)
-    logging = {
-        tag: backend.config.logging_config.over(status.goal.logging).access_log
-        if backend.config.logging_config is not None
-        else status.goal.logging.access_log
-        for tag, backend in status.goal.backends.items()
-    }
-    return InstanceFacts(
-        ingress,
-        reason,
-        node_id or own_id,
-        nodes,
-        {
-            tag: replica.address.node_id
-            for tag, replica in status.observed.replicas.items()
-            if replica.address is not None
-        },
-        {**logging, "": status.goal.logging.access_log},
-        _discovery_files(session_folder()),
-    )
-
-
-def _discovery_files(session: str) -> dict[str, str]:
-    """Where Prometheus finds the addresses of the pages, by job."""
-    from pathlib import Path
-
-    folder = Path(session).parent
-    return {
-        "ray": str(folder / "prom_metrics_service_discovery.json"),
-        "tagtrail": str(folder / "session_latest" / "tagtrail_metrics_*.json"),
-    }
-
-
 def _read_addresses(options: dict[str, str | None]) -> Addresses:
-    from observability.doctor.facts import Addresses
     from observability.doctor.probes import check_url
 
     try:

@@ -94,6 +94,7 @@ NOT_THE_CLUSTER = {"ray.cloudpickle"}
 COMMANDS = {
     "serve.demo",
     "serve.doctor_command",
+    "serve.doctor_facts",
     "serve.following",
     "serve.grafana_command",
     "serve.top",
