@@ -12,6 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 PURE = [
     "observability.catalog",
+    "observability.doctor.agents",
+    "observability.doctor.counted",
+    "observability.doctor.entrance",
+    "observability.doctor.facts",
+    "observability.doctor.findings",
+    "observability.doctor.reply",
+    "observability.doctor.scrape",
+    "observability.doctor.scraped",
+    "observability.doctor.show",
+    "observability.doctor.shown",
+    "observability.doctor.stores",
     "observability.fields",
     "observability.grafana.backend",
     "observability.grafana.boards",
@@ -87,6 +98,8 @@ NOT_THE_CLUSTER = {"ray.cloudpickle"}
 
 COMMANDS = {
     "serve.demo",
+    "serve.doctor_command",
+    "serve.doctor_facts",
     "serve.following",
     "serve.grafana_command",
     "serve.stack_command",
