@@ -1,7 +1,7 @@
 """docs/tutorial-loki.md, done as a reader does it: every command of it, on a Ray of its own.
 
-With VictoriaLogs, and with Loki when its programs are handed in. Only what a reader's machine decides
-is said otherwise: ports, folders; and two commands are not typed, see NOT_TYPED.
+With VictoriaLogs, and with Loki when its programs are handed in. Only what a reader's machine
+decides is said otherwise: ports, folders; and two commands are not typed, see NOT_TYPED.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from observability.stack.programs import (
 from observability.stack.services import default_ports
 from tests.conftest import free_port
 from tests.integration.clusters import head_node, user_environment
-from tests.integration.processes import ROOT, wait_until
+from tests.integration.processes import ROOT
 from tests.integration.programs import require
 
 PAGE = ROOT / "docs" / "tutorial-loki.md"
@@ -111,6 +112,7 @@ class Reader:
         if command.startswith("tagtrail stack "):
             command += f" --folder {self.stack_folder}"
         if command.startswith("tagtrail stack up"):
+            command += f" --ray-folder {self.environment['RAY_TMPDIR']}"
             names = [program.name for program in PROGRAMS[self.store]]
             command += "".join(f" --only {name}" for name in names)
             return command + "".join(
@@ -167,14 +169,13 @@ def test_every_command_does_what_the_page_says(store: str) -> None:
     with reader(store) as user:
         for command in typed:
             pattern = what_is_shown(command)
-            is_question = command.startswith(("curl -s ", "curl -sG ", "tagtrail logs"))
             shown = user.type(command)
-            if is_question:  # what was said a moment ago is on its way
-                shown = wait_until(
-                    lambda command=command, pattern=pattern: matching(user.type(command), pattern),
-                    ARRIVAL_S,
-                )
-            assert re.search(pattern, shown), f"{command}\n{shown}"
+            deadline = time.monotonic() + ARRIVAL_S
+            while not re.search(pattern, shown):  # what was said a moment ago is on its way
+                is_question = command.startswith(("curl -s ", "curl -sG ", "tagtrail logs"))
+                assert is_question and time.monotonic() < deadline, f"{command}\n{shown}"
+                time.sleep(0.5)
+                shown = user.type(command)
         for name in ("prometheus", "http"):
             with pytest.raises(httpx.TransportError):
                 httpx.get(f"http://127.0.0.1:{user.ports[name]}", timeout=5)
@@ -182,7 +183,3 @@ def test_every_command_does_what_the_page_says(store: str) -> None:
 
 def test_the_commands_that_are_not_typed_are_on_the_page() -> None:
     assert set(NOT_TYPED) <= set(commands("victoria"))
-
-
-def matching(shown: str, pattern: str) -> str:
-    return shown if re.search(pattern, shown) else ""
