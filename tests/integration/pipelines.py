@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from observability.stack.folder import StackFolder
 from observability.stack.rendering import DASHBOARD_FOLDER, changes_for
 from observability.stack.services import BY_NAME, default_ports
 from tests.conftest import free_port
-from tests.integration.processes import wait_until
+from tests.integration.keeper import Keeper
 from tests.integration.programs import require
 
 STATIONS = {
@@ -35,55 +33,7 @@ STATIONS = {
 }
 """Store and agent of each pipeline."""
 
-START_S = 60
 Record = dict[str, Any]
-
-
-@dataclass
-class Keeper:
-    """One program: started, killed, started again.
-
-    Attributes:
-        command: what starts it.
-        health: URL that answers 200 when it is up.
-        log: file of what it says.
-    """
-
-    command: list[str]
-    health: str
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
-        wait_until(self._is_up, START_S)
-
-    def kill(self) -> None:
-        """As a crash does."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def _is_up(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()[-2000:]
-        try:
-            return httpx.get(self.health, timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def _end(self, how: int) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(how)
-        try:
-            self.process.wait(60)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 class Store(Protocol):
@@ -126,13 +76,8 @@ class Pipeline:
 
     @contextmanager
     def running(self) -> Iterator[Pipeline]:
-        try:
-            self.store.start()
-            self.agent.start()
+        with self.store.running(), self.agent.running():
             yield self
-        finally:
-            self.agent.stop()
-            self.store.stop()
 
 
 def make_pipeline(kind: str, folder: Path, ray_folder: Path) -> Pipeline:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import ray
 import yaml
@@ -23,8 +24,8 @@ from serve.status import describe
 from tests.conftest import free_port
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.grafana_api import TOKEN, run_grafana_api
-from tests.integration.pipeline import run_prometheus, run_victoria_logs, run_vlagent
-from tests.integration.processes import ROOT
+from tests.integration.processes import ROOT, wait_until
+from tests.integration.stations import run_prometheus, run_victoria_logs, run_vlagent
 from tests.integration.test_cli import tagtrail
 
 Report = dict[str, Any]
@@ -74,6 +75,12 @@ def page_address() -> str:
     return address.removeprefix("http://").removesuffix("/metrics")
 
 
+def jobs_up(prometheus: str) -> set[str]:
+    """The jobs of which Prometheus reaches a target."""
+    answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": "up == 1"})
+    return {series["metric"]["job"] for series in answer.json()["data"]["result"]}
+
+
 def test_the_canary_comes_through_at_every_station(
     ray_address: str,
     segments: Path,
@@ -92,6 +99,7 @@ def test_the_canary_comes_through_at_every_station(
         run_grafana_api() as grafana,
     ):
         grafana.sources[PROMETHEUS_UID] = {}
+        wait_until(lambda: {"ray", "tagtrail"} <= jobs_up(prometheus), 30)
         options = ["--victoria-logs", store, "--agent", agent, "--prometheus", prometheus]
         options += ["--grafana", grafana.url, "--grafana-token", TOKEN, "--timeout", "40"]
         report = doctor(ray_address, *options)

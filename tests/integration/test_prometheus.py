@@ -19,13 +19,13 @@ from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
 import serve
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import Board, Panel, Source
-from observability.stack.programs import PROMETHEUS, PROMTOOL
+from observability.stack.programs import PROMTOOL
 from serve.session import session_folder
-from tests.conftest import free_port
 from tests.integration.conftest import Instance
 from tests.integration.pipelines import Pipeline, make_pipeline
 from tests.integration.processes import ROOT, wait_until
 from tests.integration.programs import require
+from tests.integration.stations import run_prometheus
 
 FOLDER = ROOT / "deploy" / "prometheus"
 SCRAPED = ("ray", "tagtrail", "vlagent", "victoria-logs")
@@ -75,36 +75,17 @@ def ask(
     ray_folder: Path, shared_instance: Instance, logs: Pipeline, tmp_path_factory: Any
 ) -> Iterator[Ask]:
     """Asks a Prometheus with the configuration as it is, but for folder, ports and patience."""
-    program = require(PROMETHEUS)
     gcs_address = ray.get_runtime_context().gcs_address
     # Ray's dashboard runs this; the tests' Ray has none.
     PrometheusServiceDiscoveryWriter(gcs_address, str(ray_folder), session_folder()).write()
-    folder = tmp_path_factory.mktemp("prometheus")
     text = (FOLDER / "prometheus.yml").read_text().replace("/tmp/ray/", f"{ray_folder}/")
     for usual, address in zip(("127.0.0.1:9429", "127.0.0.1:9428"), logs.addresses(), strict=True):
         text = text.replace(usual, address)
     config = yaml.safe_load(text)
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(FOLDER / "rules" / "*.yml")]
-    config["scrape_configs"] = [
-        job for job in config["scrape_configs"] if job["job_name"] in SCRAPED
-    ]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    url = f"http://127.0.0.1:{free_port()}"
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
-            [
-                program,
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address={url.removeprefix('http://')}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    jobs = [job for job in config["scrape_configs"] if job["job_name"] in SCRAPED]
+    rules = [str(FOLDER / "rules" / "*.yml")]
+    with run_prometheus(tmp_path_factory.mktemp("prometheus"), jobs, rules) as url:
         with httpx.Client(base_url=url, timeout=30) as http:
-            wait_until(lambda: is_ready(http), 30)
 
             def query(text: str) -> list[tuple[dict[str, str], float]]:
                 answer = http.get("/api/v1/query", params={"query": text}).json()
@@ -113,20 +94,6 @@ def ask(
 
             query.http = http  # type: ignore[attr-defined]
             yield query
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def is_ready(http: httpx.Client) -> bool:
-    try:
-        return http.get("/-/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @dataclass

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
 from observability.stack.programs import PROMETHEUS, VICTORIA_LOGS, VLAGENT, Program
 from tests.conftest import free_port
-from tests.integration.processes import wait_until
+from tests.integration.keeper import Keeper
 from tests.integration.programs import require
-
-READY_S = 30
-END_S = 20
 
 
 @contextmanager
@@ -49,9 +44,15 @@ def run_vlagent(folder: Path, segments: Path, store: str) -> Iterator[str]:
 
 
 @contextmanager
-def run_prometheus(folder: Path, jobs: list[dict[str, Any]]) -> Iterator[str]:
+def run_prometheus(
+    folder: Path, jobs: list[dict[str, Any]], rule_files: list[str] | None = None
+) -> Iterator[str]:
     """Prometheus, which looks every second; its address."""
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": jobs,
+        "rule_files": rule_files or [],
+    }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
     options = (
@@ -65,24 +66,6 @@ def run_prometheus(folder: Path, jobs: list[dict[str, Any]]) -> Iterator[str]:
 
 @contextmanager
 def _run(program: Program, folder: Path, url: str, ready: str, *options: str) -> Iterator[str]:
-    path = require(program)
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([path, *options], stdout=log, stderr=log)
-    try:
-        wait_until(lambda: _is_ready(f"{url}{ready}", process, folder), READY_S)
+    keeper = Keeper([str(require(program)), *options], f"{url}{ready}", folder / "log")
+    with keeper.running():
         yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_S)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _is_ready(url: str, process: subprocess.Popen[bytes], folder: Path) -> bool:
-    assert process.poll() is None, (folder / "log").read_text()
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
