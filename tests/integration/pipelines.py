@@ -152,7 +152,8 @@ def _victoria(folder: Path, ray_folder: Path) -> Pipeline:
     )
 
 
-def _loki(folder: Path) -> tuple[Keeper, Loki, dict[str, str]]:
+def make_loki(folder: Path) -> tuple[Keeper, Loki, dict[str, str]]:
+    """A Loki, how it is asked, and what is different from the files of deploy/ for its agents."""
     port = free_port()
     changes = {
         "http_listen_port: 3100": f"http_listen_port: {port}",
@@ -169,7 +170,7 @@ def _loki(folder: Path) -> tuple[Keeper, Loki, dict[str, str]]:
 
 
 def _promtail(folder: Path, ray_folder: Path) -> Pipeline:
-    store, ask, changes = _loki(folder)
+    store, ask, changes = make_loki(folder)
     port = free_port()
     changes |= {
         "http_listen_port: 9080": f"http_listen_port: {port}",
@@ -187,7 +188,7 @@ def _promtail(folder: Path, ray_folder: Path) -> Pipeline:
 
 
 def _alloy(folder: Path, ray_folder: Path) -> Pipeline:
-    store, ask, changes = _loki(folder)
+    store, ask, changes = make_loki(folder)
     port = free_port()
     config = folder / "config.alloy"
     changes["/tmp/ray/"] = f"{ray_folder}/"
