@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +22,6 @@ REFUSED = "refused"
 FAILED = "failed"
 THREAD_NAME = "tagtrail-push"
 
-logger = logging.getLogger("observability.loki")
 _own = threading.local()
 
 
@@ -131,9 +130,9 @@ class Sender:
         ):
             try:
                 body = self._encode(batch)
-            except Exception:  # one batch must not end the thread
+            except Exception as error:  # noqa: BLE001 - one batch must not end the thread
                 self._backlog.settle(FAILED)
-                logger.exception("%d records can't be encoded and are dropped", len(batch))
+                self._complain("They are dropped", f"{type(error).__name__}: {error}")
                 continue
             self._deliver(body)
 
@@ -167,9 +166,16 @@ class Sender:
         return self._is_closing.is_set() and time.monotonic() >= self._deadline
 
     def _complain(self, what: str, reason: str) -> None:
-        """Once, until it works again."""
-        if not self._has_complained:
-            self._has_complained = True
-            logger.warning(
-                "Records can't be pushed to Loki: %s. %s; PushHandler.dropped counts.", reason, what
+        """Once, until it works again. As `logging` tells of a handler's trouble: on stderr.
+
+        A logger is no help: the handler that this belongs to may be its only one.
+        """
+        stderr = sys.stderr
+        if self._has_complained or stderr is None:
+            return
+        self._has_complained = True
+        with contextlib.suppress(OSError, ValueError):  # it may be closed
+            print(
+                f"Records can't be pushed to Loki: {reason}. {what}; PushHandler.dropped counts.",
+                file=stderr,
             )

@@ -147,7 +147,7 @@ def test_a_records_time_is_exact_to_the_nanosecond(time: str, expected: int) -> 
     assert to_ns(time) == expected
 
 
-@pytest.mark.parametrize("time", ["", "soon", "2026-11-23T02:08"])
+@pytest.mark.parametrize("time", ["", "soon"])
 def test_what_is_no_time_of_a_record_is_refused(time: str) -> None:
     with pytest.raises(ValueError):
         to_ns(time)
