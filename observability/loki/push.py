@@ -171,6 +171,7 @@ class PushHandler(logging.Handler):
 
     def _start(self) -> Sender | None:
         with self._starting:
+            # Closed since the line was put in: it is counted as dropped, and no thread is begun.
             if self._sender is None and not self._is_closed:
                 delivery = self._delivery
                 self._sender = Sender(
