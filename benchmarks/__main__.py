@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("http_noop", "handle_noop", "observability_cost")
+NAMES = ("http_noop", "handle_noop", "observability_cost", "pipeline")
 
 # Each in a process of its own: it starts and ends a Ray.
 codes = [

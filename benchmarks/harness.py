@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import sys
 from collections.abc import Awaitable, Callable
@@ -93,6 +94,13 @@ def run_benchmark(
         serve.shutdown()
         ray.shutdown()
     report(figures, baseline, measure_rest(), options.json)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def be_nice() -> None:

@@ -8,13 +8,12 @@ under the same uvicorn in a Ray actor of its own: what differs is the replica.
 
 from __future__ import annotations
 
-import socket
 import tempfile
 
 import ray
 
 import serve
-from benchmarks.harness import Figure, run_benchmark, run_rounds
+from benchmarks.harness import Figure, free_port, run_benchmark, run_rounds
 from benchmarks.load import load
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.locate import find_haproxy
@@ -94,9 +93,7 @@ async def collect(seconds: float, rounds: int) -> list[Figure]:
     bare = BareServer.remote()
     bare_port = await bare.start.remote()
     addresses = {BARE: ReplicaAddress("bare#server", "", "", "127.0.0.1", bare_port, 0)} | deploy()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="tt") as folder:
         keeper = IngressKeeper(IngressSettings("127.0.0.1", port, folder), find_haproxy())
         await keeper.start(make_table(addresses))

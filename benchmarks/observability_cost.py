@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 
 import ray
 
-from benchmarks.harness import Figure, run_benchmark, run_rounds
+from benchmarks.harness import Figure, free_port, run_benchmark, run_rounds
 from benchmarks.load import load
 from observability.instrument.capture import install
 from observability.instrument.context import RequestContext, request_context
@@ -114,12 +113,6 @@ def make_table(names: dict[str, ReplicaAddress]) -> IngressTable:
         routes.append(IngressRoute(name, f"/{index}", ("GET",), False, policy))
         backends.append(BackendTargets(name, (address,), max_concurrent_queries=100))
     return IngressTable(tuple(routes), tuple(backends))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def median_us(function: Callable[[], None]) -> float:

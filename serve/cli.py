@@ -1,27 +1,23 @@
 """The command `tagtrail`; `python -m serve` is the same thing.
 
-Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 3 (status) something is not at its goal.
+Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 3 (status, diff, doctor) something is not
+as it should be.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from serve.connecting import connect_instance, connect_ray
+from serve.doctor_command import doctor
 from serve.exits import EXIT_DIFFERS, fail
 from serve.grafana_command import grafana
-
-REACH_S = 5.0
-
-_NO_RAY = (
-    "No Ray cluster found at '{address}'. Start one on this machine with 'ray start --head', or "
-    "give the address of a running one: 'tagtrail --address HOST:6379 ...'."
-)
+from serve.stack_command import stack
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,6 +47,8 @@ def cli(context: click.Context, address: str) -> None:
         tagtrail trace REQUEST_ID   what happened to one request
         tagtrail top                what happens right now
         tagtrail grafana push       dashboards, into a Grafana that runs
+        tagtrail stack up           log store, Prometheus, Grafana, on this machine
+        tagtrail doctor             whether the trail comes through, and where it stops
         tagtrail shutdown           end Serve; Ray stays
     """  # noqa: D301 - click wants the backspace itself: what follows keeps its lines
     context.obj = address
@@ -71,7 +69,7 @@ def start(address: str, http_host: str, http_port: int, http_location: str) -> N
     """Start a detached instance on a running Ray cluster. It stays until 'tagtrail shutdown'."""
     import serve
 
-    _connect_ray(address)
+    connect_ray(address)
     options = {"host": http_host, "port": http_port, "location": http_location}
     try:
         serve.start(detached=True, http_options=options)
@@ -95,7 +93,7 @@ def status(address: str, as_json: bool) -> None:
     from serve.status import describe
     from serve.tables import print_status
 
-    client = _connect_instance(address)
+    client = connect_instance(address)
     described = describe(client.status(), client.controller_name)
     if as_json:
         click.echo(json.dumps(described, indent=2))
@@ -109,7 +107,7 @@ def status(address: str, as_json: bool) -> None:
 @click.pass_obj
 def shutdown(address: str) -> None:
     """End the detached instance with all its replicas. The Ray cluster stays."""
-    client = _connect_instance(address)
+    client = connect_instance(address)
     client.shutdown()
     click.echo("Serve is shut down.")
 
@@ -222,7 +220,7 @@ def top(address: str, every: float, count: int | None, as_json: bool) -> None:
     """
     from serve.top import run_top
 
-    client = _connect_instance(address)
+    client = connect_instance(address)
     run_top(client.controller_name, every, count, as_json=as_json)
 
 
@@ -248,37 +246,9 @@ def demo(keep: bool, port: int | None, images: int | None) -> None:
         fail(str(error))
 
 
-def _connect_ray(address: str) -> None:
-    import ray
-
-    try:
-        _check_reachable(address)
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError, RuntimeError) as error:
-        fail(f"{_NO_RAY.format(address=address)} ({error})")
-
-
-def _check_reachable(address: str) -> None:
-    """OSError when nobody listens at HOST:PORT; Ray itself would try for more than a minute."""
-    host, colon, port = address.rpartition(":")
-    if colon and "/" not in host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
-
-
-def _connect_instance(address: str) -> Any:
-    import serve
-
-    _connect_ray(address)
-    try:
-        return serve.connect()
-    except serve.RayServeException:
-        fail(
-            "No detached instance runs on this Ray cluster. Start one with 'tagtrail start', or in "
-            "Python with serve.start(detached=True)."
-        )
-
-
 cli.add_command(grafana)
+cli.add_command(stack)
+cli.add_command(doctor)
 
 
 def main() -> None:

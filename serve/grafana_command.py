@@ -11,6 +11,14 @@ import click
 
 from serve.exits import EXIT_DIFFERS, fail
 
+PROGRAMS = {
+    "prometheus": "Prometheus",
+    "loki": "Loki",
+    "alertmanager": "Alertmanager",
+    "jaeger": "Jaeger",
+}
+"""What the data sources are, by Grafana's name of their type."""
+
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both commands take."""
@@ -30,8 +38,10 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Token of a service account with the role Admin.",
         ),
         click.option("--user", metavar="NAME:PASSWORD", help="Instead of a token."),
-        click.option("--prometheus", metavar="URL", help="Prometheus, as that Grafana reaches it."),
-        click.option("--loki", metavar="URL", help="Loki, as that Grafana reaches it."),
+        *(
+            click.option(f"--{kind}", metavar="URL", help=f"{name}, as that Grafana reaches it.")
+            for kind, name in PROGRAMS.items()
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines."),
     )
     for option in reversed(options):
@@ -72,9 +82,8 @@ def _run(
     url: str,
     token: str | None,
     user: str | None,
-    prometheus: str | None,
-    loki: str | None,
     as_json: bool,
+    **urls: str | None,
 ) -> bool:
     """Whether something differed."""
     try:
@@ -83,11 +92,11 @@ def _run(
         fail(f"{error.name} is not installed. Install it: pip install 'tagtrail[grafana]'")
     from observability.deployed import deploy_folder
 
-    urls = {kind: given for kind, given in (("prometheus", prometheus), ("loki", loki)) if given}
+    given = {kind: address for kind, address in urls.items() if address}
     changes = []
     try:
         target = Grafana(url, token or _read_user(user))
-        items = wanted_items(deploy_folder(), urls)
+        items = wanted_items(deploy_folder(), given)
         for change in target.push(items) if does_push else target.compare(items):
             changes.append(change)
             if not as_json:

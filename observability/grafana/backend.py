@@ -10,7 +10,7 @@ from observability.grafana.records import (
     Query,
     Row,
     Source,
-    View,
+    lines,
     now,
     quantile,
     quantiles,
@@ -136,13 +136,11 @@ BOARD = Board(
         Row(
             "What it says",
             (
-                Panel(
+                lines(
                     "Warnings and errors",
                     "Click on a line for its request id.",
-                    (Query('{job="serve", backend="$backend", level=~"WARNING|ERROR|CRITICAL"}'),),
-                    view=View.LOGS,
+                    '{job="serve", backend="$backend", level=~"WARNING|ERROR|CRITICAL"}',
                     width=16,
-                    source=Source.LOKI,
                 ),
                 Panel(
                     "Lines/s by level",

@@ -12,9 +12,8 @@ from observability.grafana.records import (
     Panel,
     Query,
     Row,
-    Source,
     Variable,
-    View,
+    lines,
     mean,
     quantile,
     rate,
@@ -106,13 +105,11 @@ BOARD = Board(
         Row(
             "What they say",
             tuple(
-                Panel(
+                lines(
                     f"Errors of the {name}",
                     "The same error on both sides is not the canary's.",
-                    (Query(f'{{job="serve", backend="${name}", level=~"ERROR|CRITICAL"}}'),),
-                    view=View.LOGS,
+                    f'{{job="serve", backend="${name}", level=~"ERROR|CRITICAL"}}',
                     width=12,
-                    source=Source.LOKI,
                 )
                 for name in SIDES
             ),

@@ -1,4 +1,4 @@
-"""The way of the records to Loki. Pure."""
+"""The way of the records to their store. Pure."""
 
 from __future__ import annotations
 
@@ -12,31 +12,55 @@ from observability.grafana.records import (
     rate,
 )
 
+Programs = tuple[tuple[str, str], ...]
+"""What programs tell, each by its own name: (program, series)."""
 
-def _still_to_read() -> tuple[Query, ...]:
+
+STILL_TO_SEND = (
+    ("Promtail", "promtail_file_bytes_total - promtail_read_bytes_total"),
+    ("Alloy", "loki_source_file_file_bytes_total - loki_source_file_read_bytes_total"),
+    ("vlagent", "vlagent_remotewrite_pending_data_bytes"),
+)
+SENT = (
+    ("Promtail", "promtail_sent_entries_total"),
+    ("Alloy", "loki_write_sent_entries_total"),
+    ("vlagent", 'vl_rows_ingested_total{job="vlagent"}'),
+)
+GIVEN_UP = (
+    ("Promtail", "promtail_dropped_entries_total"),
+    ("Alloy", "loki_write_dropped_entries_total"),
+    ("vlagent", 'vl_rows_dropped_total{job="vlagent"}'),
+)
+TAKEN = (
+    ("Loki", "loki_distributor_lines_received_total"),
+    ("VictoriaLogs", 'vl_rows_ingested_total{job="victoria-logs"}'),
+)
+REFUSED = (
+    ("Loki", "loki_discarded_samples_total"),
+    ("VictoriaLogs", 'vl_rows_dropped_total{job="victoria-logs"}'),
+)
+
+
+def _now(gauges: Programs) -> tuple[Query, ...]:
     return tuple(
-        Query(
-            f"sum by (instance) ({agent}_file_bytes_total - {agent}_read_bytes_total)",
-            name + " {{instance}}",
-        )
-        for agent, name in (("promtail", "Promtail"), ("loki_source_file", "Alloy"))
+        Query(f"sum by (instance) ({gauge})", name + " {{instance}}") for name, gauge in gauges
     )
 
 
-def _of_agents(counter: str) -> tuple[Query, ...]:
+def _rates(counters: Programs, by: str = "instance") -> tuple[Query, ...]:
     return tuple(
         Query(
-            f"sum by (instance) (rate({agent}_{counter}[$__rate_interval]))",
-            name + " {{instance}}",
+            f"sum by ({by}) (rate({counter}[$__rate_interval]))",
+            f"{name} {{{{{by}}}}}",
         )
-        for agent, name in (("promtail", "Promtail"), ("loki_write", "Alloy"))
+        for name, counter in counters
     )
 
 
 BOARD = Board(
     "pipeline",
     "Tagtrail / Log pipeline",
-    "From the segments to Loki: is everything written, read, sent and kept?",
+    "From the segments to the store: is everything written, read, sent and kept?",
     (),
     (
         Row(
@@ -81,21 +105,21 @@ BOARD = Board(
             "Read and sent",
             (
                 Panel(
-                    "Still to read",
-                    "Bytes in the segments that the agent has not read.",
-                    _still_to_read(),
+                    "Still to send",
+                    "Bytes in the segments that the agent has not read, or not yet sent.",
+                    _now(STILL_TO_SEND),
                     "bytes",
                 ),
                 Panel(
                     "Sent/s",
-                    "Entries that the agent has sent to Loki.",
-                    _of_agents("sent_entries_total"),
+                    "Entries that the agent has sent.",
+                    _rates(SENT),
                     "cps",
                 ),
                 Panel(
                     "Given up/s",
-                    "Entries that Loki did not take.",
-                    _of_agents("dropped_entries_total"),
+                    "Entries that the store did not take.",
+                    _rates(GIVEN_UP),
                     "cps",
                 ),
             ),
@@ -104,26 +128,15 @@ BOARD = Board(
             "Kept",
             (
                 Panel(
-                    "Lines/s that Loki takes",
+                    "Lines/s that the store takes",
                     "Should follow what is written.",
-                    (
-                        Query(
-                            "sum(rate(loki_distributor_lines_received_total[$__rate_interval]))",
-                            "lines",
-                        ),
-                    ),
+                    _rates(TAKEN),
                     "cps",
                 ),
                 Panel(
                     "Refused/s by reason",
-                    "rate_limited: raise limits_config.ingestion_rate_mb.",
-                    (
-                        Query(
-                            "sum by (reason) "
-                            "(rate(loki_discarded_samples_total[$__rate_interval]))",
-                            "{{reason}}",
-                        ),
-                    ),
+                    "rate_limited: raise limits_config.ingestion_rate_mb of Loki.",
+                    _rates(REFUSED, by="reason"),
                     "cps",
                 ),
                 Panel(

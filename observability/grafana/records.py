@@ -117,6 +117,18 @@ class Board:
         return f"tagtrail-{self.name}"
 
 
+def lines(title: str, meaning: str, query: str, width: int = 24) -> Panel:
+    """A panel of records, one a line.
+
+    Args:
+        title: its heading.
+        meaning: as a panel's.
+        query: LogQL.
+        width: of 24 columns.
+    """
+    return Panel(title, meaning, (Query(query),), view=View.LOGS, width=width, source=Source.LOKI)
+
+
 def rate(metric: Metric, selector: str = "", *, by: str = "", part: str = "") -> str:
     """How fast a counter, or a part of a histogram, grows per second, summed.
 

@@ -10,8 +10,7 @@ from observability.grafana.records import (
     Panel,
     Query,
     Row,
-    Source,
-    View,
+    lines,
     mean,
     now,
     quantiles,
@@ -91,13 +90,10 @@ BOARD = Board(
         Row(
             "What it says",
             (
-                Panel(
+                lines(
                     "All its lines",
                     "The replica is metadata, not a label: replicas come and go.",
-                    (Query('{job="serve", backend="$backend"} | replica=~"$replica"'),),
-                    view=View.LOGS,
-                    width=24,
-                    source=Source.LOKI,
+                    '{job="serve", backend="$backend"} | replica=~"$replica"',
                 ),
             ),
         ),

@@ -6,10 +6,9 @@ from observability.grafana.records import (
     REQUEST_ID,
     Board,
     Panel,
-    Query,
     Row,
-    Source,
     View,
+    lines,
 )
 
 BOARD = Board(
@@ -27,28 +26,18 @@ BOARD = Board(
                     view=View.TEXT,
                     width=24,
                 ),
-                Panel(
+                lines(
                     "Its steps",
                     "One access record a step: which replica, how it ended, how long it took.",
-                    (
-                        Query(
-                            '{job="serve"} | request_id="$request_id" | kind="access" | json'
-                            ' | line_format "{{.way}} {{.method}} {{.path}} {{.status}}'
-                            " {{.replica}} waited {{.queue_ms}} ms,"
-                            ' ran {{.processing_ms}} ms {{.error}}"'
-                        ),
-                    ),
-                    view=View.LOGS,
-                    width=24,
-                    source=Source.LOKI,
+                    '{job="serve"} | request_id="$request_id" | kind="access" | json'
+                    ' | line_format "{{.way}} {{.method}} {{.path}} {{.status}}'
+                    " {{.replica}} waited {{.queue_ms}} ms,"
+                    ' ran {{.processing_ms}} ms {{.error}}"',
                 ),
-                Panel(
+                lines(
                     "All that was said",
-                    "By every replica that worked for it, in the order of time.",
-                    (Query('{job="serve"} | request_id="$request_id"'),),
-                    view=View.LOGS,
-                    width=24,
-                    source=Source.LOKI,
+                    "By every replica that worked for it, in the order of time; also in a batch.",
+                    '{job="serve"} |= "$request_id"',
                 ),
             ),
         ),

@@ -125,11 +125,11 @@ class Grafana:
         if action is Action.CREATE:
             self._ask(self._api.folder.create_folder, title, item.uid)
         else:
-            self._ask(lambda: self._api.folder.update_folder(item.uid, title, overwrite=True))
+            self._ask(self._api.folder.update_folder, item.uid, title, overwrite=True)
 
-    def _ask(self, call: Any, *args: Any) -> Any:
+    def _ask(self, call: Any, *args: Any, **options: Any) -> Any:
         try:
-            return call(*args)
+            return call(*args, **options)
         except GrafanaClientError:
             raise
         except GrafanaServerError as error:

@@ -120,7 +120,11 @@ def _mark(step: Step, slow: set[int]) -> str:
 def _show_body(record: Record) -> str:
     if record.get("kind") == "access":
         return _show_access(record)
-    where = f"{_clean(record['file'])}:{record.get('line', '?')} -- " if record.get("file") else ""
+    where = (
+        f"{_clean(record['file'])}:{_clean(record.get('line', '?'))} -- "
+        if record.get("file")
+        else ""
+    )
     if not where and record.get("logger"):
         where = f"{_clean(record['logger'])} -- "
     text = f"{where}{_clean(record.get('message', ''))}"
@@ -147,7 +151,10 @@ def _show_access(record: Record) -> str:
 
 
 def _local(epoch_s: float) -> str:
-    moment = datetime.fromtimestamp(epoch_s)
+    try:
+        moment = datetime.fromtimestamp(epoch_s)
+    except (OverflowError, OSError, ValueError):  # a record with times that cannot be
+        return "at an unknown time"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
 
 

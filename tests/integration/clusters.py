@@ -4,21 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import free_port
+from tests.integration.processes import ROOT
 
 START_S = 90
 END_S = 30
 
 Process = tuple[int, str]
 """(pid, start time): the pid alone may be another process's by now."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """The head node of a cluster, as `ray start --head` makes it.
+
+    Attributes:
+        environment: of commands that shall find it.
+        pid: process id of `ray start --block`.
+        metrics_port: what `--metrics-export-port` names.
+    """
+
+    environment: dict[str, str]
+    pid: int
+    metrics_port: int
+
+
+def user_environment(folder: Path) -> dict[str, str]:
+    """A user whose Ray keeps its files in a folder: this checkout, and no other Ray."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        # A token of the tests' own: with an explicit address Ray does not turn it on by itself.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@contextlib.contextmanager
+def head_node(environment: Mapping[str, str], folder: Path, *options: str) -> Iterator[Node]:
+    """A cluster of one node, on ports of its own; see `ray_node`."""
+    port, metrics_port = free_port(), free_port()
+    all_options = (
+        *("--head", f"--port={port}", "--num-cpus=8"),
+        f"--ray-client-server-port={free_port()}",
+        f"--metrics-export-port={metrics_port}",
+        *options,
+    )
+    with ray_node(environment, folder, *all_options) as process:
+        address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        yield Node({**environment, **address}, process.pid, metrics_port)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Grafana's HTTP API as far as `tagtrail grafana` uses it, with the shapes of its documentation.
+"""Grafana's HTTP API as far as Tagtrail uses it, with the shapes of its documentation.
 
 Stands for a Grafana, which is not to be had here:
 https://grafana.com/docs/grafana/latest/developers/http_api/ (data_source, folder, dashboard).
@@ -30,6 +30,7 @@ class GrafanaApi:
         dashboards: by uid, as `{"dashboard": ..., "meta": ...}`.
         writes: method and path of every request that changed something.
         read_only: uids of data sources that were provisioned from files.
+        unwell: what the check of a data source says that fails, by uid.
     """
 
     url: str = ""
@@ -38,10 +39,13 @@ class GrafanaApi:
     dashboards: dict[str, dict[str, Any]] = field(default_factory=dict)
     writes: list[str] = field(default_factory=list)
     read_only: set[str] = field(default_factory=set)
+    unwell: dict[str, str] = field(default_factory=dict)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
         """What Grafana answers; AssertionError for what its documentation does not have."""
         parts = path.removeprefix("/api/").split("/")
+        if parts[-1] == "health":
+            return self._check(parts[-2])
         if method == "GET":
             return self._find(*parts)
         self.writes.append(f"{method} {path}")
@@ -66,6 +70,13 @@ class GrafanaApi:
         kept = {"datasources": self.sources, "folders": self.folders, "dashboards": self.dashboards}
         found = kept[kind].get(rest[-1])
         return (404, {"message": f"{kind}: not found"}) if found is None else (200, found)
+
+    def _check(self, uid: str) -> Answer:
+        if uid not in self.sources:
+            return 404, {"message": "Data source not found"}
+        if uid in self.unwell:
+            return 400, {"status": "ERROR", "message": self.unwell[uid]}
+        return 200, {"status": "OK", "message": "Successfully queried the API."}
 
     def _keep_source(self, uid: str, body: dict[str, Any], message: str) -> Answer:
         kept = {"id": len(self.sources) + 1, "orgId": 1, "readOnly": False, "version": 1, **body}
@@ -96,8 +107,10 @@ def run_grafana_api(prefix: str = "") -> Iterator[GrafanaApi]:
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size) or b"{}")
             status, content = 401, {"message": "Invalid API key"}
-            if self.headers.get("Authorization") == f"Bearer {TOKEN}":
-                path = self.path.removeprefix(prefix)
+            path = self.path.removeprefix(prefix)
+            if path == "/api/health":
+                status, content = 200, {"commit": "0", "database": "ok", "version": "12.1.0"}
+            elif self.headers.get("Authorization") == f"Bearer {TOKEN}":
                 status, content = api.answer(self.command, path, body)
             data = json.dumps(content).encode()
             self.send_response(status)

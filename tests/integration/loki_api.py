@@ -16,11 +16,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 PASSWORD = "se:cret@"
+TENANT = "fake"
+"""Loki's own name for the only tenant, when it has no others."""
+
 MAX_ENTRIES = 5000
 MAX_LENGTH_NS = 721 * 3600 * 10**9
 
@@ -44,6 +48,7 @@ class LokiApi:
         queries: of all requests for records.
         pushes: how many were taken.
         needs_password: refuse who has none.
+        is_ready: whether it says so.
     """
 
     url: str = ""
@@ -54,7 +59,35 @@ class LokiApi:
     queries: list[dict[str, str]] = field(default_factory=list)
     pushes: int = 0
     needs_password: bool = False
+    is_ready: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, time_ns: int, line: str) -> None:
+        """Have an entry of Tagtrail's, as an agent brings it."""
+        stream = {"stream": {"job": "serve"}, "values": [[str(time_ns), line]]}
+        with self.lock:
+            self.push(TENANT, json.dumps({"streams": [stream]}).encode())
+
+    def answer(self, command: str, url: str, headers: Message, body: bytes) -> Answer:
+        """What Loki answers to a request below its path."""
+        parts = urlsplit(url)
+        if parts.path == "/ready":
+            text = "Ingester not ready: waiting for 15s after being ready\n"
+            return (200, "ready\n") if self.is_ready else (503, text)
+        if self.failures:
+            return self.failures.pop(0), "too busy\n"
+        if self.needs_password and not has_password(headers.get("Authorization")):
+            return 401, "no credentials\n"
+        tenant = headers.get("X-Scope-OrgID", TENANT)
+        match command, parts.path:
+            case "POST", "/loki/api/v1/push":
+                assert headers["Content-Type"] == "application/json"
+                return self.push(tenant, body)
+            case "GET", "/loki/api/v1/query_range":
+                flags = headers.get("X-Loki-Response-Encoding-Flags", "")
+                asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+                return self.query_range(tenant, asked, is_categorized="categorize-labels" in flags)
+        return 404, "404 page not found\n"
 
     def push(self, tenant: str, body: bytes) -> Answer:
         """Keep the entries of one push; one that is there already is no second one."""
@@ -78,7 +111,8 @@ class LokiApi:
     def query_range(self, tenant: str, asked: dict[str, str], *, is_categorized: bool) -> Answer:
         """The entries of a query; plain text for what is refused."""
         self.queries.append(asked)
-        start, end, limit = (int(asked[name]) for name in ("start", "end", "limit"))
+        start, end = int(asked["start"]), int(asked["end"])
+        limit = int(asked.get("limit", "100"))
         if limit > MAX_ENTRIES:
             reason = f"max entries limit per query exceeded, limit > ({limit} > {MAX_ENTRIES})"
             return 400, f"{reason}\n"
@@ -96,7 +130,9 @@ class LokiApi:
             for (time_ns, line), metadata in kept.items()
             if start <= time_ns < end and all(text in line for text in parsed[1])
         ]
-        found.sort(key=lambda entry: entry[0], reverse=asked["direction"] == "backward")
+        found.sort(
+            key=lambda entry: entry[0], reverse=asked.get("direction", "backward") == "backward"
+        )
         streams: dict[Labels, list[Any]] = {}
         for time_ns, line, labels, metadata in found[:limit]:
             value: list[Any] = [str(time_ns), line]
@@ -137,6 +173,11 @@ def unquote(quoted: str) -> str:
     return text
 
 
+def has_password(authorization: str | None) -> bool:
+    expected = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+    return authorization == f"Basic {expected}"
+
+
 def is_selected(labels: dict[str, str], name: str, operator: str, value: str) -> bool:
     own = labels.get(name, "")
     if operator == "=~":
@@ -157,7 +198,8 @@ def run_loki_api(port: int = 0, prefix: str = "") -> Iterator[LokiApi]:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             with api.lock:
-                status, content = self.answer(body)
+                path = self.path[len(prefix) :] if self.path.startswith(prefix) else "/"
+                status, content = api.answer(self.command, path, self.headers, body)
             data = content.encode()
             self.send_response(status)
             is_json = content.startswith("{")
@@ -168,26 +210,6 @@ def run_loki_api(port: int = 0, prefix: str = "") -> Iterator[LokiApi]:
             self.wfile.write(data)
 
         do_POST = do_GET
-
-        def answer(self, body: bytes) -> Answer:
-            parts = urlsplit(self.path)
-            if api.failures:
-                return api.failures.pop(0), "too busy\n"
-            expected = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
-            if api.needs_password and self.headers.get("Authorization") != f"Basic {expected}":
-                return 401, "no credentials\n"
-            tenant = self.headers.get("X-Scope-OrgID", "fake")
-            match self.command, parts.path.removeprefix(f"{prefix}/loki/api/v1/"):
-                case "POST", "push":
-                    assert self.headers["Content-Type"] == "application/json"
-                    return api.push(tenant, body)
-                case "GET", "query_range":
-                    flags = self.headers.get("X-Loki-Response-Encoding-Flags", "")
-                    asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
-                    return api.query_range(
-                        tenant, asked, is_categorized="categorize-labels" in flags
-                    )
-            return 404, "404 page not found\n"
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -6,6 +6,7 @@ Real programs. `victoria` is built by `make tools`; Loki, Promtail and Alloy are
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -18,10 +19,21 @@ from typing import Any, Protocol
 import httpx
 
 from observability.deployed import deploy_folder
-from observability.stack.programs import ALLOY, LOKI, PROMTAIL, VICTORIA_LOGS, VLAGENT
+from observability.grafana.boards import BOARDS
+from observability.grafana.records import Source
+from observability.stack.folder import StackFolder
+from observability.stack.rendering import DASHBOARD_FOLDER, changes_for
+from observability.stack.services import BY_NAME, default_ports
 from tests.conftest import free_port
 from tests.integration.processes import wait_until
 from tests.integration.programs import require
+
+STATIONS = {
+    "victoria": ("victoria-logs", "vlagent"),
+    "promtail": ("loki", "promtail"),
+    "alloy": ("loki", "alloy"),
+}
+"""Store and agent of each pipeline."""
 
 START_S = 60
 Record = dict[str, Any]
@@ -78,9 +90,18 @@ class Store(Protocol):
     """What a log store is asked in tests."""
 
     url: str
+    language: str
+
+    def answer(self, query: str) -> list[Record]:
+        """What a query in its language gives: entries, streams or series."""
+        ...
 
     def find(self, request_id: str) -> list[Record]:
         """The records of a request."""
+        ...
+
+    def lines_of_ray(self, text: str) -> list[str]:
+        """The lines with a text in what Ray writes."""
         ...
 
     def times(self, backend: str, text: str) -> list[tuple[str, str]]:
@@ -99,6 +120,10 @@ class Pipeline:
     store: Keeper
     ask: Store
 
+    def addresses(self) -> list[str]:
+        """HOST:PORT of the agent and of the store: both have a metrics page there."""
+        return [keeper.health.split("/")[2] for keeper in (self.agent, self.store)]
+
     @contextmanager
     def running(self) -> Iterator[Pipeline]:
         try:
@@ -111,106 +136,33 @@ class Pipeline:
 
 
 def make_pipeline(kind: str, folder: Path, ray_folder: Path) -> Pipeline:
-    """A pipeline that reads the segments below a folder of Ray.
+    """A pipeline that reads the segments below a folder of Ray, as `tagtrail stack` starts it.
 
     Args:
         kind: victoria, promtail or alloy: its agent.
         folder: for its data.
         ray_folder: what the files of deploy/ call /tmp/ray.
     """
-    make = {"victoria": _victoria, "promtail": _promtail, "alloy": _alloy}[kind]
-    return make(folder, ray_folder)
+    (store, url), (agent, _) = make_keepers(STATIONS[kind], folder, ray_folder)
+    ask = VictoriaLogs if kind == "victoria" else Loki
+    return Pipeline(agent, store, ask(url))
 
 
-def _victoria(folder: Path, ray_folder: Path) -> Pipeline:
-    store_port, agent_port = free_port(), free_port()
-    changes = {
-        "127.0.0.1:9428": f"127.0.0.1:{store_port}",
-        "127.0.0.1:9429": f"127.0.0.1:{agent_port}",
-        "/tmp/victoria-logs": str(folder / "store"),
-        "/tmp/vlagent": str(folder / "agent"),
-        "/tmp/ray/": f"{ray_folder}/",
-    }
+def make_keepers(
+    names: tuple[str, ...], folder: Path, ray_folder: Path
+) -> list[tuple[Keeper, str]]:
+    """Programs that know each other's ports, each with its address."""
+    ports = {name: free_port() for name in default_ports()}
+    changes = changes_for(ports, str(ray_folder), DASHBOARD_FOLDER)
+    place = StackFolder(folder)
 
-    def flags(name: str) -> list[str]:
-        text = _changed(deploy_folder() / "victoria-logs" / name, changes)
-        return [line for line in text.splitlines() if not line.startswith("#")]
+    def keeper(name: str) -> Keeper:
+        service = BY_NAME[name]
+        executable = require(service.program)
+        at = place.place(service, executable, deploy_folder(), ports, changes)
+        return Keeper(list(service.command(at)), service.health_url(ports), place.log(service))
 
-    url = f"http://127.0.0.1:{store_port}"
-    return Pipeline(
-        Keeper(
-            [str(require(VLAGENT)), *flags("vlagent.flags")],
-            f"http://127.0.0.1:{agent_port}/health",
-            folder / "agent.log",
-        ),
-        Keeper(
-            [str(require(VICTORIA_LOGS)), *flags("victoria-logs.flags")],
-            f"{url}/health",
-            folder / "store.log",
-        ),
-        VictoriaLogs(url),
-    )
-
-
-def make_loki(folder: Path) -> tuple[Keeper, Loki, dict[str, str]]:
-    """A Loki, how it is asked, and what is different from the files of deploy/ for its agents."""
-    port = free_port()
-    changes = {
-        "http_listen_port: 3100": f"http_listen_port: {port}",
-        "grpc_listen_port: 9096": f"grpc_listen_port: {free_port()}",
-        "/tmp/loki": str(folder / "store"),
-    }
-    config = folder / "loki.yaml"
-    config.write_text(_changed(deploy_folder() / "loki" / "loki-local-config.yaml", changes))
-    url = f"http://127.0.0.1:{port}"
-    keeper = Keeper(
-        [str(require(LOKI)), f"-config.file={config}"], f"{url}/ready", folder / "store.log"
-    )
-    return keeper, Loki(url), {"127.0.0.1:3100": f"127.0.0.1:{port}"}
-
-
-def _promtail(folder: Path, ray_folder: Path) -> Pipeline:
-    store, ask, changes = make_loki(folder)
-    port = free_port()
-    changes |= {
-        "http_listen_port: 9080": f"http_listen_port: {port}",
-        "/tmp/positions.yaml": str(folder / "positions.yaml"),
-        "/tmp/ray/": f"{ray_folder}/",
-    }
-    config = folder / "promtail.yaml"
-    config.write_text(_changed(deploy_folder() / "loki" / "promtail-local-config.yaml", changes))
-    agent = Keeper(
-        [str(require(PROMTAIL)), f"-config.file={config}"],
-        f"http://127.0.0.1:{port}/ready",
-        folder / "agent.log",
-    )
-    return Pipeline(agent, store, ask)
-
-
-def _alloy(folder: Path, ray_folder: Path) -> Pipeline:
-    store, ask, changes = make_loki(folder)
-    port = free_port()
-    config = folder / "config.alloy"
-    changes["/tmp/ray/"] = f"{ray_folder}/"
-    config.write_text(_changed(deploy_folder() / "alloy" / "config.alloy", changes))
-    command = [
-        str(require(ALLOY)),
-        "run",
-        f"--server.http.listen-addr=127.0.0.1:{port}",
-        f"--storage.path={folder / 'agent'}",
-        "--disable-reporting",
-        str(config),
-    ]
-    agent = Keeper(command, f"http://127.0.0.1:{port}/-/ready", folder / "agent.log")
-    return Pipeline(agent, store, ask)
-
-
-def _changed(path: Path, changes: dict[str, str]) -> str:
-    """A file's text with other addresses and folders; each must have stood in some file."""
-    text = path.read_text()
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    return text
+    return [(keeper(name), BY_NAME[name].address(ports)) for name in names]
 
 
 @dataclass
@@ -218,16 +170,20 @@ class VictoriaLogs:
     """Asked in LogsQL."""
 
     url: str
+    language: str = "logsql"
 
     def find(self, request_id: str) -> list[Record]:
-        return self.query(f"request_id:={json.dumps(request_id)}")
+        return self.answer(f"request_id:={json.dumps(request_id)}")
+
+    def lines_of_ray(self, text: str) -> list[str]:
+        return [record["_msg"] for record in self.answer(f'{{job="ray"}} {json.dumps(text)}')]
 
     def times(self, backend: str, text: str) -> list[tuple[str, str]]:
         query = f'{{job="serve",backend="{backend}"}} {json.dumps(text)} | fields replica, _time'
-        return [(record["replica"], record["_time"]) for record in self.query(query)]
+        return [(record["replica"], record["_time"]) for record in self.answer(query)]
 
-    def query(self, text: str) -> list[Record]:
-        answer = httpx.post(f"{self.url}/select/logsql/query", data={"query": text}, timeout=60)
+    def answer(self, query: str) -> list[Record]:
+        answer = httpx.post(f"{self.url}/select/logsql/query", data={"query": query}, timeout=60)
         assert answer.status_code == 200, answer.text
         return [json.loads(line) for line in answer.text.splitlines()]
 
@@ -237,11 +193,15 @@ class Loki:
     """Asked in LogQL."""
 
     url: str
+    language: str = "logql"
     limit: int = field(default=5000)
 
     def find(self, request_id: str) -> list[Record]:
         entries = self.entries(f'{{job="serve"}} | request_id=`{request_id}`')
         return [json.loads(line) for _, line in entries]
+
+    def lines_of_ray(self, text: str) -> list[str]:
+        return [line for _, line in self.entries(f'{{job="ray"}} |= "{text}"')]
 
     def times(self, backend: str, text: str) -> list[tuple[str, str]]:
         query = f'{{job="serve", backend="{backend}"}} |= `{text}`'
@@ -254,8 +214,8 @@ class Loki:
         answer = self._get("query", {"query": f"sum(count_over_time({query}[1h]))"})
         return sum(int(series["value"][1]) for series in answer["result"])
 
-    def data(self, query: str) -> list[Record]:
-        """A query's streams or series of the last hour, as Loki gives them."""
+    def answer(self, query: str) -> list[Record]:
+        """Streams or series of the last hour."""
         now = time.time_ns()
         span = {"start": str(now - 3600 * 10**9), "end": str(now + 10**9)}
         result: list[Record] = self._get("query_range", {"query": query, **span})["result"]
@@ -280,3 +240,24 @@ class Loki:
         assert answer.status_code == 200, answer.text
         data: Record = answer.json()["data"]
         return data
+
+
+def queries_of(page: Path, language: str) -> list[str]:
+    """Each line of the blocks of a page that are in a query language."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def log_queries(values: dict[str, str]) -> list[str]:
+    """The LogQL of the dashboards, its variables replaced by values; others stay as they are."""
+    queries = [
+        query.expr
+        for board in BOARDS
+        for row in board.rows
+        for panel in row.panels
+        if panel.source is Source.LOKI
+        for query in panel.queries
+    ]
+    for name, value in values.items():
+        queries = [query.replace(f"${name}", value) for query in queries]
+    return queries

@@ -16,6 +16,9 @@ from observability.stack.programs import ALLOY, GRAFANA, LOKI, PROMTAIL, Program
 HANDED_IN = (LOKI, PROMTAIL, ALLOY, GRAFANA)
 """Under the AGPL, or built of what is: neither fetched nor built here; docs/decisions.md."""
 
+CHECK_LOGQL = Program("check-logql", ("check-logql",), "'make tools' installs it; it needs Node.")
+"""A list of queries in, what Grafana's own grammar says of each out."""
+
 
 def require(program: Program) -> Path:
     try:

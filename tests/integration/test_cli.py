@@ -74,7 +74,7 @@ def test_help_has_each_step_of_the_first_session_on_a_line_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["start", "status", "shutdown", "logs", "trace", "top", "grafana", "demo"]
+    "verb", ["start", "status", "shutdown", "logs", "trace", "top", "grafana", "doctor", "demo"]
 )
 def test_each_verb_has_help_of_its_own(verb: str) -> None:
     result = CliRunner().invoke(cli, [verb, "--help"])
@@ -136,6 +136,16 @@ def test_without_an_instance_it_says_how_to_start_one(
     assert done.returncode == 1
     assert "No detached instance runs" in done.stderr
     assert "tagtrail start" in done.stderr
+
+
+def test_the_doctor_needs_an_instance_and_says_how_to_start_one(
+    no_instance: None, ray_address: str
+) -> None:
+    done = tagtrail("--address", ray_address, "doctor", "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert [s["outcome"] for s in report["stations"]] == ["ok", "failed"]
+    assert (report["stopped_at"], report["stations"][1]["next"]) == ("instance", "tagtrail start")
 
 
 def test_status_tells_what_runs_as_a_table_and_as_json(no_instance: None, ray_address: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
 
 import httpx
@@ -21,7 +20,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import free_port
-from tests.integration.clusters import END_S, descendants, ray_node, wait_until_gone
+from tests.integration.clusters import (
+    END_S,
+    Node,
+    descendants,
+    head_node,
+    user_environment,
+    wait_until_gone,
+)
 from tests.integration.processes import hear_ctrl_c
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,13 +36,8 @@ SERVING = re.compile(r"RayServeReplica_|IngressActor|ray::Controller|haproxy|ing
 SCRIPT_S = 90
 
 
-@dataclass
-class Cluster:
-    """A Ray cluster that `ray start --head --block` keeps."""
-
-    environment: dict[str, str]
-    pid: int
-    metrics_port: int
+class Cluster(Node):
+    """A Ray cluster, and what readers do with it."""
 
     def run(self, *command: str, **environment: str) -> str:
         """Run a command against the cluster; what it printed."""
@@ -77,31 +78,15 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of what the tests start: this checkout, and nothing of another Ray."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-        # A token of the tests' own: with an explicit address Ray does not turn it on by itself.
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    """The environment of what the tests start."""
+    return user_environment(folder)
 
 
 @pytest.fixture(scope="module")
 def cluster(environment: dict[str, str], folder: Path) -> Iterator[Cluster]:
     """A cluster on ports of its own."""
-    port, metrics_port = free_port(), free_port()
-    options = (
-        *("--head", f"--port={port}", "--num-cpus=8", "--include-dashboard=false"),
-        f"--ray-client-server-port={free_port()}",
-        f"--metrics-export-port={metrics_port}",
-    )
-    with ray_node(environment, folder, *options) as process:
-        address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
-        yield Cluster(environment | address, process.pid, metrics_port)
+    with head_node(environment, folder, "--include-dashboard=false") as node:
+        yield Cluster(*astuple(node))
 
 
 @pytest.fixture

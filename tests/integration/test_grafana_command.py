@@ -31,7 +31,12 @@ def grafana(
 def test_push_makes_everything_once_and_nothing_the_second_time(api: GrafanaApi) -> None:
     first = grafana(api, "push")
     assert first.returncode == 0, first.stderr
-    assert set(api.sources) == {PROMETHEUS_UID, LOKI_UID}
+    assert set(api.sources) == {
+        PROMETHEUS_UID,
+        LOKI_UID,
+        "tagtrail-alertmanager",
+        "tagtrail-traces",
+    }
     assert api.folders["tagtrail"]["title"] == "Tagtrail"
     assert set(api.dashboards) == {board.uid for board in BOARDS}
     for board in BOARDS:
@@ -72,7 +77,8 @@ def test_the_link_from_a_line_to_its_request_is_written_as_the_api_wants_it(
     api: GrafanaApi,
 ) -> None:
     assert grafana(api, "push").returncode == 0
-    (field,) = api.sources[LOKI_UID]["jsonData"]["derivedFields"]
+    fields = api.sources[LOKI_UID]["jsonData"]["derivedFields"]
+    (field,) = [field for field in fields if field["name"] == "Request trail"]
     assert field["url"].endswith("=${__value.raw}")
 
 

@@ -29,7 +29,7 @@ from observability.trail import Query, SegmentFolder, find_request
 from tests.conftest import free_port
 from tests.integration.follower import follow
 from tests.integration.loki_api import PASSWORD, LokiApi, run_loki_api
-from tests.integration.pipelines import make_loki
+from tests.integration.pipelines import make_keepers
 from tests.integration.processes import wait_until
 from tests.integration.test_cli import tagtrail
 
@@ -109,11 +109,12 @@ def loki(
             push(api.url, lines_of(segments))
             yield api.url
         return
-    keeper, ask, _ = make_loki(tmp_path_factory.mktemp("loki"))
+    folder = tmp_path_factory.mktemp("loki")
+    ((keeper, url),) = make_keepers(("loki",), folder, folder)
     try:
         keeper.start()
-        push(ask.url, lines_of(segments))
-        yield ask.url
+        push(url, lines_of(segments))
+        yield url
     finally:
         keeper.stop()
 
@@ -264,8 +265,7 @@ def test_the_last_records_are_read_without_the_others(api: LokiApi, segments: Pa
 
 def test_a_line_that_is_no_record_is_left_out_and_told(api: LokiApi) -> None:
     push(api.url, [make_line("whole")])
-    (kept,) = api.entries["fake"].values()
-    kept[(time.time_ns(), "half a li")] = {}
+    api.keep(time.time_ns(), "half a li")
 
     done = tagtrail("logs", "--loki", api.url)
 

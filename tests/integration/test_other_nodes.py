@@ -183,3 +183,15 @@ def test_both_nodes_are_followed_new_segments_included(nodes: Nodes, request_id:
 
 def pid_of(record: dict[str, Any]) -> int:
     return int(record["pid"])
+
+
+def test_the_doctor_finds_a_canary_that_another_node_answered(nodes: Nodes) -> None:
+    done = nodes.run("doctor", "--path", "/store?lines=1", "--json")
+    report = json.loads(done.stdout)
+    found = {station["station"]: station for station in report["stations"]}
+    assert done.returncode == 0, report
+    assert "200 of store#" in found["answer"]["detail"]
+    assert "1 node" not in found["ray"]["detail"]
+    assert "2 records in another node's segments" in found["segment"]["detail"]
+    assert found["metrics port"]["detail"].startswith(f"{OTHER}:")
+    assert found["metrics page"]["outcome"] == "ok"

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 import serve
-from observability.grafana.boards import BOARDS
-from observability.grafana.records import Source
 from tests.integration.conftest import Instance
-from tests.integration.pipelines import Loki, Pipeline, make_pipeline
-from tests.integration.processes import wait_until
+from tests.integration.pipelines import Loki, Pipeline, log_queries, make_pipeline, queries_of
+from tests.integration.processes import ROOT, wait_until
 from tests.integration.records import read_records
 
+PAGE = ROOT / "docs" / "pipeline.md"
 ARRIVAL_S = 60
 INTO_LOKI = ["promtail", "alloy"]
 
@@ -101,6 +100,15 @@ def test_the_time_of_an_entry_is_the_records_own(told: dict[str, Any], pipeline:
     assert sorted((replica, padded(time)) for replica, time in found) == expected
 
 
+def test_every_question_of_the_docs_has_an_answer(told: dict[str, Any], pipeline: Pipeline) -> None:
+    queries = queries_of(PAGE, pipeline.ask.language)
+    assert len(queries) == 7
+    request_id = told["well"].headers["X-Request-ID"]
+    for query in queries:
+        mine = query.replace("40c799f473f848788ff276cda0fdb245", request_id)
+        wait_until(lambda mine=mine: pipeline.ask.answer(mine), ARRIVAL_S)
+
+
 @pytest.mark.parametrize("pipeline", INTO_LOKI, indirect=True)
 def test_every_log_query_of_the_dashboards_has_data(
     told: dict[str, Any], pipeline: Pipeline
@@ -115,29 +123,14 @@ def test_every_log_query_of_the_dashboards_has_data(
         "__auto": "5m",
         "__range": "1h",
     }
-    queries = [
-        query.expr
-        for board in BOARDS
-        for row in board.rows
-        for panel in row.panels
-        if panel.source is Source.LOKI
-        for query in panel.queries
-    ]
-    assert queries
-    for query in queries:
-        for name, value in values.items():
-            query = query.replace(f"${name}", value)
-        wait_until(lambda query=query: loki.data(query), ARRIVAL_S)
+    for query in log_queries(values):
+        wait_until(lambda query=query: loki.answer(query), ARRIVAL_S)
 
 
-@pytest.mark.parametrize("pipeline", INTO_LOKI, indirect=True)
 def test_the_tutorials_query_finds_the_line_of_the_stderr_copy(
     told: dict[str, Any], pipeline: Pipeline
 ) -> None:
-    loki = pipeline.ask
-    assert isinstance(loki, Loki)
-    found = wait_until(lambda: loki.data('{job="ray"} |= "backend=my_backend"'), ARRIVAL_S)
-    lines = [value[1] for stream in found for value in stream["values"]]
+    lines = wait_until(lambda: pipeline.ask.lines_of_ray("backend=my_backend"), ARRIVAL_S)
     assert any("Some info! component=serve backend=my_backend replica=" in line for line in lines)
 
 

@@ -23,8 +23,8 @@ from observability.loki.words import METADATA, to_ns
 from observability.stack.programs import VICTORIA_LOGS
 from tests.conftest import free_port
 from tests.integration.conftest import Deploy, Instance
-from tests.integration.loki_api import PASSWORD, LokiApi, run_loki_api
-from tests.integration.pipelines import Keeper, VictoriaLogs, make_loki
+from tests.integration.loki_api import PASSWORD, TENANT, LokiApi, run_loki_api
+from tests.integration.pipelines import Keeper, VictoriaLogs, make_keepers
 from tests.integration.processes import run_script, wait_until
 from tests.integration.programs import require
 from tests.integration.records import read_records
@@ -50,7 +50,7 @@ class Victoria:
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            found[:] = self.ask.query(text)
+            found[:] = self.ask.answer(text)
             return len(found) >= count
 
         wait_until(look, LIMIT_S)
@@ -216,10 +216,10 @@ def loki(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         with run_loki_api() as api:
             yield api.url
         return
-    keeper, ask, _ = make_loki(tmp_path)
+    ((keeper, url),) = make_keepers(("loki",), tmp_path, tmp_path)
     try:
         keeper.start()
-        yield ask.url
+        yield url
     finally:
         keeper.stop()
 
@@ -290,9 +290,9 @@ def test_at_a_programs_end_what_waits_is_sent(api: LokiApi) -> None:
         api.url,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    (kept,) = api.entries["fake"].values()
+    (kept,) = api.entries[TENANT].values()
     assert len(kept) == 100
-    assert [dict(labels)["job"] for labels in api.entries["fake"]] == ["python"]
+    assert [dict(labels)["job"] for labels in api.entries[TENANT]] == ["python"]
 
 
 def test_a_program_ends_though_nobody_takes_its_records() -> None:

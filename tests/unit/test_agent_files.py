@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from typing import Any
 
@@ -37,10 +38,23 @@ def alloy_block(name: str) -> list[str]:
     return re.findall(r'^\t\t\t(\w+)\s+= ""', block, re.M)
 
 
-def flags(name: str) -> dict[str, str]:
-    lines = read("victoria-logs", name).splitlines()
-    pairs = [line.split("=", 1) for line in lines if not line.startswith("#")]
-    return {key: value for key, value in pairs}
+def flags(name: str) -> dict[str, list[str]]:
+    """The values of each option, in their order."""
+    found: dict[str, list[str]] = {}
+    for line in read("victoria-logs", name).splitlines():
+        if not line.startswith("#"):
+            option, _, value = line.partition("=")
+            found.setdefault(option, []).append(value)
+    return found
+
+
+def jobs_of_vlagent() -> dict[str, str]:
+    """The glob of each job."""
+    options = flags("vlagent.flags")
+    fields = [json.loads(text) for text in options["-fileCollector.extraFields"]]
+    return {
+        more["job"]: glob for more, glob in zip(fields, options["-fileCollector.glob"], strict=True)
+    }
 
 
 def test_promtail_takes_labels_and_metadata_from_the_table() -> None:
@@ -62,8 +76,8 @@ def test_alloy_takes_labels_and_metadata_from_the_table() -> None:
 
 
 def test_vlagent_makes_streams_of_the_labels() -> None:
-    found = flags("vlagent.flags")["-fileCollector.streamFields"].split(",")
-    assert sorted(found) == sorted(["job", *LABELS])
+    [found] = flags("vlagent.flags")["-fileCollector.streamFields"]
+    assert sorted(found.split(",")) == sorted(["job", *LABELS])
 
 
 @pytest.mark.parametrize("agent", ["promtail", "alloy", "vlagent"])
@@ -71,7 +85,7 @@ def test_each_agent_reads_the_segments_under_their_own_session(agent: str) -> No
     pattern = {
         "promtail": lambda: promtail_job("serve")["static_configs"][0]["labels"]["__path__"],
         "alloy": lambda: re.findall(r'__path__ = "(.*serve.*)"', read("alloy", "config.alloy"))[0],
-        "vlagent": lambda: flags("vlagent.flags")["-fileCollector.glob"],
+        "vlagent": lambda: jobs_of_vlagent()["serve"],
     }[agent]()
     assert fnmatch.fnmatchcase(SEGMENT, pattern)
     assert not fnmatch.fnmatchcase(re.sub(r"session_[^/]+", "session_latest", SEGMENT), pattern)
@@ -81,7 +95,8 @@ def test_each_agent_reads_the_segments_under_their_own_session(agent: str) -> No
 def test_the_job_of_the_tutorial_reads_what_ray_writes_but_no_segment(path: str) -> None:
     promtails = promtail_job("ray")["static_configs"][0]["labels"]["__path__"]
     [alloys] = re.findall(r'__path__ = "(.*\*\.\*)"', read("alloy", "config.alloy"))
-    assert promtails == alloys == "/tmp/ray/session_latest/logs/*.*"
+    vlagents = jobs_of_vlagent()["ray"]
+    assert promtails == alloys == vlagents == "/tmp/ray/session_latest/logs/*.*"
     # As the agents do: a star stays within a folder.
     pattern = re.compile(re.escape(promtails).replace(r"\*", "[^/]*"))
     assert pattern.fullmatch(f"/tmp/ray/session_latest/logs/{path}")
@@ -97,7 +112,7 @@ def test_stores_keep_records_as_long_as_segments_are_kept() -> None:
     limits = yaml.safe_load(read("loki", "loki-local-config.yaml"))["limits_config"]
     hours = int(LoggingConfig().max_age_s / 3600)
     assert limits["retention_period"] == limits["reject_old_samples_max_age"] == f"{hours}h"
-    assert flags("victoria-logs.flags")["-retentionPeriod"] == f"{hours // 24}d"
+    assert flags("victoria-logs.flags")["-retentionPeriod"] == [f"{hours // 24}d"]
 
 
 def test_loki_adds_no_labels_of_its_own_and_splits_no_stream() -> None:
@@ -115,5 +130,5 @@ def test_all_agents_send_to_where_their_store_listens() -> None:
     push = f"http://{loki['http_listen_address']}:{loki['http_listen_port']}/loki/api/v1/push"
     assert promtail()["clients"][0]["url"] == push
     assert f'"{push}"' in read("alloy", "config.alloy")
-    store = flags("victoria-logs.flags")["-httpListenAddr"]
-    assert flags("vlagent.flags")["-remoteWrite.url"] == f"http://{store}/insert/native"
+    [store] = flags("victoria-logs.flags")["-httpListenAddr"]
+    assert flags("vlagent.flags")["-remoteWrite.url"] == [f"http://{store}/insert/native"]

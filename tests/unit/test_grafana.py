@@ -14,6 +14,7 @@ from observability.catalog import METRICS
 from observability.fields import FIELDS, Role
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import LOKI_UID, PROMETHEUS_UID, Board, Source, View
+from serve.grafana_command import PROGRAMS
 from tests.promql import ROOT, check_selectors, read_rules, recorded_in
 
 FOLDER = ROOT / "deploy" / "grafana"
@@ -101,23 +102,56 @@ def test_every_panel_says_how_to_read_it_and_asks_something() -> None:
     assert [p.title for _, p in PANELS if (p.view is View.TEXT) == bool(p.queries)] == []
 
 
+SOURCES = {
+    source["type"]: source
+    for source in yaml.safe_load(
+        (FOLDER / "provisioning" / "datasources" / "tagtrail.yaml").read_text()
+    )["datasources"]
+}
+LINE = (
+    '{"message":"m","request_id":"a-b_c.d:1","trace_id":"0af7651916cd43dd8448eb211c80319c",'
+    '"component":"serve"}'
+)
+
+
+def link(name: str) -> tuple[dict[str, str], str]:
+    """A link that Grafana makes of a line, and what it finds in one."""
+    (field,) = [f for f in SOURCES["loki"]["jsonData"]["derivedFields"] if f["name"] == name]
+    found = re.search(field["matcherRegex"], LINE)
+    assert found is not None
+    return field, found[1]
+
+
 def test_the_data_sources_have_the_uids_that_the_dashboards_name() -> None:
-    path = FOLDER / "provisioning" / "datasources" / "tagtrail.yaml"
-    sources = {s["type"]: s for s in yaml.safe_load(path.read_text())["datasources"]}
-    assert sources["prometheus"]["uid"] == PROMETHEUS_UID
-    assert sources["loki"]["uid"] == LOKI_UID
+    assert SOURCES["prometheus"]["uid"] == PROMETHEUS_UID
+    assert SOURCES["loki"]["uid"] == LOKI_UID
 
 
 def test_a_click_on_a_line_leads_to_its_requests_trail() -> None:
-    path = FOLDER / "provisioning" / "datasources" / "tagtrail.yaml"
-    (field,) = [
-        field
-        for source in yaml.safe_load(path.read_text())["datasources"]
-        for field in source["jsonData"].get("derivedFields", [])
-    ]
-    line = '{"message":"m","request_id":"a-b_c.d:1","component":"serve"}'
-    found = re.search(field["matcherRegex"], line)
-    assert found is not None and found[1] == "a-b_c.d:1"
+    field, value = link("Request trail")
+    assert value == "a-b_c.d:1"
     uid, variable = re.fullmatch(r"/d/([\w-]+)\?var-(\w+)=.*", field["url"]).groups()  # type: ignore[union-attr]
     (board,) = [board for board in BOARDS if board.uid == uid]
     assert variable in {v.name for v in board.variables}
+
+
+def test_a_line_leads_to_its_trace_and_a_trace_to_its_lines() -> None:
+    field, value = link("Trace")
+    assert value == "0af7651916cd43dd8448eb211c80319c"
+    traces = SOURCES["jaeger"]
+    assert field["datasourceUid"] == traces["uid"]
+    back = traces["jsonData"]["tracesToLogsV2"]
+    assert back["datasourceUid"] == LOKI_UID
+    assert "| trace_id=" in back["query"]
+    (trace_id,) = [field for field in FIELDS if field.name == "trace_id"]
+    assert trace_id.role is Role.METADATA
+
+
+def test_prometheus_shows_its_alerts_with_the_alertmanager_that_has_their_silences() -> None:
+    options = SOURCES["prometheus"]["jsonData"]
+    assert options["manageAlerts"] is True
+    assert options["alertmanagerUid"] == SOURCES["alertmanager"]["uid"]
+
+
+def test_every_data_source_can_be_given_another_address() -> None:
+    assert set(SOURCES) == set(PROGRAMS)

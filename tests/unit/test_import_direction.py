@@ -12,6 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 PURE = [
     "observability.catalog",
+    "observability.doctor.agents",
+    "observability.doctor.counted",
+    "observability.doctor.entrance",
+    "observability.doctor.facts",
+    "observability.doctor.findings",
+    "observability.doctor.reply",
+    "observability.doctor.scrape",
+    "observability.doctor.scraped",
+    "observability.doctor.show",
+    "observability.doctor.shown",
+    "observability.doctor.stores",
     "observability.fields",
     "observability.grafana.backend",
     "observability.grafana.boards",
@@ -38,6 +49,11 @@ PURE = [
     "observability.loki.pages",
     "observability.loki.recent",
     "observability.loki.words",
+    "observability.stack.choice",
+    "observability.stack.records",
+    "observability.stack.rendering",
+    "observability.stack.services",
+    "observability.stack.state",
     "observability.trail.live",
     "observability.trail.query",
     "observability.trail.show",
@@ -85,7 +101,15 @@ IMPURE = {
 NOT_THE_CLUSTER = {"ray.cloudpickle"}
 """Ray's wheel carries it, but it is a pickler and nothing else."""
 
-COMMANDS = {"serve.demo", "serve.following", "serve.grafana_command", "serve.top"}
+COMMANDS = {
+    "serve.demo",
+    "serve.doctor_command",
+    "serve.doctor_facts",
+    "serve.following",
+    "serve.grafana_command",
+    "serve.stack_command",
+    "serve.top",
+}
 """What people type: it shows the trail, so it may know the whole toolkit."""
 
 SETTINGS = {"serve.settings", "observability.settings"}

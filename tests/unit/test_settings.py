@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from observability.settings import last_session_folder
+from observability.settings import last_session_folder, ray_folder, stack_folder
 
 ENVIRONMENTS = [
     ({}, "/tmp/ray"),
@@ -24,6 +24,7 @@ ENVIRONMENTS = [
 def test_the_last_sessions_segments_are_found_by_rays_own_variables(
     environ: dict[str, str], folder: str
 ) -> None:
+    assert ray_folder(environ) == Path(folder)
     expected = Path(folder, "session_latest", "logs", "serve")
     assert last_session_folder(environ) == expected
 
@@ -53,3 +54,11 @@ def test_without_an_argument_this_processs_environment_counts(
     monkeypatch.setenv("RAY_TMPDIR", "/data/z")
     assert os.environ["RAY_TMPDIR"] == "/data/z"
     assert last_session_folder().parts[:4] == ("/", "data", "z", "ray")
+
+
+def test_the_stack_has_its_folder_where_the_user_keeps_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert stack_folder({"XDG_STATE_HOME": "/s"}) == Path("/s/tagtrail/stack")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert stack_folder({}) == Path("/home/me/.local/state/tagtrail/stack")

@@ -1,0 +1,185 @@
+"""Log agents: where each is, which of its numbers tell what it has read and sent. Pure.
+
+Names of Promtail's and Alloy's numbers: Loki's operations/observability page and Alloy's reference
+of `loki.source.file` and `loki.write`; vlagent's were read off a running one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from observability.doctor.findings import Finding, Station, absent, bad, good
+from observability.doctor.reply import Reply
+from observability.doctor.scrape import read_series, sum_series
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A kind of agent.
+
+    Attributes:
+        name: for people.
+        port: where it listens by default.
+        health: path that answers 2xx when it is well.
+        mark: how names of its own metrics begin.
+        read: counter of lines read, with a label `path` where it has one.
+        sent: counter of what the store took.
+        dropped: counter of what it gave up.
+        requests: counter of its requests to the store, by `status_code`.
+        errors: counter of requests without an answer, where `requests` does not have these.
+    """
+
+    name: str
+    port: int
+    health: str
+    mark: str
+    read: str
+    sent: str
+    dropped: str
+    requests: str
+    errors: str = ""
+
+
+ALLOY = Agent(
+    "Alloy",
+    12345,
+    "/-/ready",
+    "alloy_",
+    "loki_source_file_read_lines_total",
+    "loki_write_sent_entries_total",
+    "loki_write_dropped_entries_total",
+    "loki_write_request_duration_seconds_count",
+)
+PROMTAIL = Agent(
+    "Promtail",
+    9080,
+    "/ready",
+    "promtail_",
+    "promtail_read_lines_total",
+    "promtail_sent_entries_total",
+    "promtail_dropped_entries_total",
+    "promtail_request_duration_seconds_count",
+)
+VLAGENT = Agent(
+    "vlagent",
+    9429,
+    "/health",
+    "vlagent_remotewrite_",
+    "vl_rows_ingested_total",
+    "vlagent_remotewrite_blocks_sent_total",
+    "vlagent_remotewrite_packets_dropped_total",
+    "vlagent_remotewrite_requests_total",
+    "vlagent_remotewrite_errors_total",
+)
+AGENTS = (ALLOY, PROMTAIL, VLAGENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an agent has counted, or by how much that grew.
+
+    Attributes:
+        read: lines.
+        sent: entries (vlagent: blocks of entries) that the store took.
+        dropped: entries (blocks) given up.
+        refused: requests that the store answered with 4xx.
+        failed: requests that it answered with 5xx, or not at all.
+    """
+
+    read: float = 0.0
+    sent: float = 0.0
+    dropped: float = 0.0
+    refused: float = 0.0
+    failed: float = 0.0
+
+    def since(self, before: Counts) -> Counts:
+        """By how much they grew; an agent that started anew begins at 0."""
+        if self.read < before.read:
+            return self
+        names = [field.name for field in fields(self)]
+        return Counts(*(max(0.0, getattr(self, n) - getattr(before, n)) for n in names))
+
+    def __str__(self) -> str:
+        """Them, for people."""
+        return (
+            f"read {self.read:.0f}, sent {self.sent:.0f}, gave up {self.dropped:.0f}; requests "
+            f"refused {self.refused:.0f}, failed {self.failed:.0f}"
+        )
+
+
+def recognise(text: str) -> Agent | None:
+    """Whose metrics page it is."""
+    lines = f"\n{text}"
+    return next((agent for agent in AGENTS if f"\n{agent.mark}" in lines), None)
+
+
+def count(agent: Agent, text: str) -> Counts:
+    """What its metrics page tells."""
+    refused, failed = 0.0, sum_series(text, agent.errors) or 0.0 if agent.errors else 0.0
+    for labels, value in read_series(text, agent.requests):
+        status = labels.get("status_code", "")
+        if status.startswith("4"):
+            refused += value
+        elif not status.startswith(("2", "3")):  # 5xx; -1 or `failed`: no answer
+            failed += value
+    return Counts(
+        sum_series(text, agent.read) or 0.0,
+        sum_series(text, agent.sent) or 0.0,
+        sum_series(text, agent.dropped) or 0.0,
+        refused,
+        failed,
+    )
+
+
+def read_folders(agent: Agent, text: str) -> tuple[str, ...]:
+    """The folders it reads files of; none when it does not tell."""
+    paths = (labels.get("path", "") for labels, _ in read_series(text, agent.read))
+    return tuple(sorted({path.rpartition("/")[0] for path in paths if "/" in path}))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLook:
+    """What was seen of an agent.
+
+    Attributes:
+        page: its metrics page.
+        agent: its kind; None: not recognised.
+        health: what its health path answers; None: not asked.
+        is_named: the user gave its address.
+    """
+
+    page: Reply
+    agent: Agent | None = None
+    health: Reply | None = None
+    is_named: bool = False
+
+
+def judge_agent(look: AgentLook | None) -> Finding:
+    """Whether an agent runs and is well. None: none was named, and none answers."""
+    station = Station.AGENT
+    if look is None:
+        ports = ", ".join(f"{agent.name} :{agent.port}" for agent in AGENTS)
+        return absent(station, f"none answers ({ports})")
+    if look.page.error:
+        return bad(
+            station,
+            f"{look.page.url}: {look.page.error}",
+            "The agent does not run.",
+            "Start it, or leave --agent away. Configurations: deploy/.",
+        )
+    if look.agent is None:
+        return bad(
+            station,
+            f"{look.page.url}: {look.page.status}",
+            "It is no agent that is known here: its metrics are not those of Alloy, Promtail or "
+            "vlagent.",
+            "Give the address of the agent's own HTTP server: --agent http://HOST:PORT.",
+        )
+    if look.health is None or not look.health.is_ok:
+        return bad(
+            station,
+            f"{look.agent.name}: {look.health.seen if look.health else 'not asked'}",
+            f"{look.agent.name} runs, and says that it is not ready.",
+            "See its own log; it is often the configuration.",
+        )
+    return good(station, f"{look.agent.name} is ready; {count(look.agent, look.page.text)}")

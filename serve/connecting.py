@@ -1,0 +1,67 @@
+"""How a command comes to a Ray cluster and to the detached instance on it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from serve.exits import fail
+
+if TYPE_CHECKING:
+    from serve.client import Client
+
+REACH_S = 5.0
+
+_NO_RAY = (
+    "No Ray cluster found at '{address}'. Start one on this machine with 'ray start --head', or "
+    "give the address of a running one: 'tagtrail --address HOST:6379 ...'."
+)
+
+
+def connect_ray(address: str) -> None:
+    """Connect this process; ends it, with a message, when there is no cluster."""
+    try:
+        reach_ray(address)
+    except ConnectionError as error:
+        fail(f"{_NO_RAY.format(address=address)} ({error})")
+
+
+def connect_instance(address: str) -> Client:
+    """The detached instance; ends this process, with a message, when there is none."""
+    connect_ray(address)
+    client = find_instance()
+    if client is None:
+        fail(
+            "No detached instance runs on this Ray cluster. Start one with 'tagtrail start', or in "
+            "Python with serve.start(detached=True)."
+        )
+    return client
+
+
+def reach_ray(address: str) -> None:
+    """Connect this process. ConnectionError: there is no cluster."""
+    import ray
+
+    try:
+        _check_reachable(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConnectionError(str(error)) from error
+
+
+def find_instance() -> Client | None:
+    """The detached instance of the cluster that this process is connected to."""
+    from serve.api import connect
+    from serve.errors import RayServeException
+
+    try:
+        return connect()
+    except RayServeException:
+        return None
+
+
+def _check_reachable(address: str) -> None:
+    """OSError when nobody listens at HOST:PORT; Ray itself would try for more than a minute."""
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
