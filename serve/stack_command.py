@@ -133,7 +133,9 @@ def up(folder: Path | None, as_json: bool, **wanted: Any) -> None:
         fail("Nothing is installed that could be started. deploy/compose.yaml needs Docker only.")
     if not as_json:
         place = "" if folder is None else f" --folder {folder}"
-        click.echo(f"How they are: tagtrail stack status{place}. To stop them: stack down{place}.")
+        click.echo(
+            f"How they are: tagtrail stack status{place}. To stop them: tagtrail stack down{place}."
+        )
 
 
 @stack.command()

@@ -6,7 +6,7 @@ of `loki.source.file` and `loki.write`; vlagent's were read off a running one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from observability.doctor.findings import Finding, Station, absent, bad, good
 from observability.doctor.reply import Reply
@@ -27,6 +27,7 @@ class Agent:
         dropped: counter of what it gave up.
         requests: counter of its requests to the store, by `status_code`.
         errors: counter of requests without an answer, where `requests` does not have these.
+        unit: what `sent` and `dropped` count; empty: lines.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Agent:
     dropped: str
     requests: str
     errors: str = ""
+    unit: str = ""
 
 
 ALLOY = Agent(
@@ -70,6 +72,7 @@ VLAGENT = Agent(
     "vlagent_remotewrite_packets_dropped_total",
     "vlagent_remotewrite_requests_total",
     "vlagent_remotewrite_errors_total",
+    " blocks",
 )
 AGENTS = (ALLOY, PROMTAIL, VLAGENT)
 
@@ -80,10 +83,11 @@ class Counts:
 
     Attributes:
         read: lines.
-        sent: entries (vlagent: blocks of entries) that the store took.
-        dropped: entries (blocks) given up.
+        sent: lines, or what `unit` says, that the store took.
+        dropped: the same, given up.
         refused: requests that the store answered with 4xx.
         failed: requests that it answered with 5xx, or not at all.
+        unit: of `sent` and `dropped`; empty: lines.
     """
 
     read: float = 0.0
@@ -91,19 +95,21 @@ class Counts:
     dropped: float = 0.0
     refused: float = 0.0
     failed: float = 0.0
+    unit: str = ""
 
     def since(self, before: Counts) -> Counts:
         """By how much they grew; an agent that started anew begins at 0."""
         if self.read < before.read:
             return self
-        names = [field.name for field in fields(self)]
-        return Counts(*(max(0.0, getattr(self, n) - getattr(before, n)) for n in names))
+        names = [field.name for field in fields(self) if field.name != "unit"]
+        grown = (max(0.0, getattr(self, name) - getattr(before, name)) for name in names)
+        return replace(Counts(*grown), unit=self.unit)
 
     def __str__(self) -> str:
         """Them, for people."""
         return (
-            f"read {self.read:.0f}, sent {self.sent:.0f}, gave up {self.dropped:.0f}; requests "
-            f"refused {self.refused:.0f}, failed {self.failed:.0f}"
+            f"read {self.read:,.0f} lines, sent {self.sent:,.0f}{self.unit}, gave up "
+            f"{self.dropped:,.0f}; requests refused {self.refused:,.0f}, failed {self.failed:,.0f}"
         )
 
 
@@ -128,6 +134,7 @@ def count(agent: Agent, text: str) -> Counts:
         sum_series(text, agent.dropped) or 0.0,
         refused,
         failed,
+        agent.unit,
     )
 
 

@@ -67,7 +67,7 @@ vlagent_remotewrite_requests_total{url="1:secret-url", status_code="400"} 3
 @pytest.mark.parametrize("agent", PAGES, ids=lambda agent: agent.name)
 def test_an_agent_is_known_by_its_metrics_and_they_are_counted(agent: Agent) -> None:
     assert recognise(PAGES[agent]) is agent
-    assert count(agent, PAGES[agent]) == Counts(10, 6, 2, 3, 5)
+    assert count(agent, PAGES[agent]) == Counts(10, 6, 2, 3, 5, agent.unit)
 
 
 def test_what_is_no_agent_is_not_taken_for_one() -> None:
@@ -90,7 +90,7 @@ PAGE = Reply("http://127.0.0.1:9080/metrics", 200, PAGES[PROMTAIL])
 def test_an_agent_that_is_ready_tells_its_numbers() -> None:
     finding = judge_agent(AgentLook(PAGE, PROMTAIL, Reply("", 200, "Ready")))
     assert finding.outcome is Outcome.OK
-    assert "Promtail is ready; read 10, sent 6" in finding.detail
+    assert "Promtail is ready; read 10 lines, sent 6" in finding.detail
 
 
 def test_no_agent_is_no_failure_unless_it_was_named() -> None:
@@ -186,7 +186,7 @@ def test_what_the_agent_did_tells_why_the_record_is_missing(sent: Sent | None, c
 
 def test_the_numbers_of_the_agent_are_in_the_cause() -> None:
     sent = dataclasses.replace(SENT, grown=Counts(read=7, sent=0, dropped=5, refused=6))
-    text = "read 7, sent 0, gave up 5; requests refused 6, failed 0"
+    text = "read 7 lines, sent 0, gave up 5; requests refused 6, failed 0"
     assert text in judge_store(MISSING, sent).cause
 
 
