@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -111,6 +112,25 @@ def shutdown(address: str) -> None:
     click.echo("Serve is shut down.")
 
 
+def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where to look, if not at the running cluster."""
+    options = (
+        click.option("--folder", metavar="PATH", help="Read this folder of segments, without Ray."),
+        click.option(
+            "--loki",
+            metavar="URL",
+            help="Read this Loki, without Ray: http://[NAME:PASSWORD@]HOST:3100. Of the last 7 "
+            "days, if no time is given.",
+        ),
+        click.option(
+            "--loki-tenant", metavar="ID", help="Whose records, in a Loki of several tenants."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.option("--backend", default="", metavar="TAG", help="Only this backend.")
 @click.option("--replica", default="", metavar="TAG", help="Only this replica, also a gone one.")
@@ -128,9 +148,19 @@ def shutdown(address: str) -> None:
 @click.option("--follow", "-f", is_flag=True, help="What is written from now on, until Ctrl-C.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="Only the last N records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as they are.")
-@click.option("--folder", metavar="PATH", help="Read this folder of segments, without Ray.")
+@_place_options
 @click.pass_obj
-def logs(address: str, /, follow: bool, limit: int | None, as_json: bool, **options: Any) -> None:
+def logs(
+    address: str,
+    /,
+    follow: bool,
+    limit: int | None,
+    as_json: bool,
+    folder: str | None,
+    loki: str | None,
+    loki_tenant: str | None,
+    **options: Any,
+) -> None:
     """Show what was recorded, in the order of time, over all replicas and nodes.
 
     Without a running Ray: of the session that was last on this machine. Exit code 1: nothing found.
@@ -138,34 +168,38 @@ def logs(address: str, /, follow: bool, limit: int | None, as_json: bool, **opti
     from serve.following import make_query, open_trail
 
     try:
-        query = make_query(**{k: v for k, v in options.items() if k != "folder"})
+        query = make_query(**options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    trail = open_trail(address, options["folder"])
-    if follow:
-        trail.follow_logs(query, as_json=as_json)
-    elif not trail.print_logs(query, limit, as_json=as_json):
-        fail(f"No record found in {trail.describe()}. Leave out an option, or try --since 1d.")
+    with open_trail(address, folder, loki, loki_tenant) as trail:
+        if follow:
+            trail.follow_logs(query, as_json=as_json)
+        elif not trail.print_logs(query, limit, as_json=as_json):
+            since = "1d" if loki is None else "30d"
+            fail(
+                f"No record found in {trail.describe()}. Leave out an option, or try "
+                f"--since {since}."
+            )
 
 
 @cli.command()
 @click.argument("request_id")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a tree.")
-@click.option("--folder", metavar="PATH", help="Read this folder of segments, without Ray.")
+@_place_options
 @click.pass_obj
-def trace(address: str, request_id: str, as_json: bool, folder: str | None) -> None:
+def trace(address: str, /, request_id: str, as_json: bool, **place: str | None) -> None:
     """Show one request as a tree: each step, its replica, its times, what was said in it.
 
     REQUEST_ID is what the answer's X-Request-ID header says. Exit code 1: it is not known.
     """
     from serve.following import open_trail
 
-    trail = open_trail(address, folder)
-    if not trail.print_request(request_id, as_json=as_json):
-        fail(
-            f"Request {request_id!r} left no record in {trail.describe()}. Its id is in the "
-            "answer's X-Request-ID header; 'tagtrail logs -n 20' shows the last records."
-        )
+    with open_trail(address, **place) as trail:
+        if not trail.print_request(request_id, as_json=as_json):
+            fail(
+                f"Request {request_id!r} left no record in {trail.describe()}. Its id is in the "
+                "answer's X-Request-ID header; 'tagtrail logs -n 20' shows the last records."
+            )
 
 
 @cli.command()

@@ -20,6 +20,7 @@ from observability.instrument.context import request_context
 from observability.instrument.echo import Echo
 from observability.instrument.formatter import JSONLines, TextLines, read_message
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.origin import set_origin
 from observability.instrument.segments import SegmentWriter
 from observability.instrument.streams import TeeStream, TellLine
 
@@ -153,14 +154,27 @@ class Capture:
             if getattr(sys, name) is tee:
                 setattr(sys, name, before)
         self._streams.clear()
+        others = self._find_others()
         while self._undo:
             self._undo.pop()()
         self._writer.close()
         self._echo.flush()
+        for handler in others:  # they may hold records back, and the process may be killed next
+            with contextlib.suppress(Exception):  # foreign code
+                handler.flush()
+        set_origin({})
+
+    def _find_others(self) -> list[logging.Handler]:
+        """User code's handlers."""
+        targets = (logging.getLogger(), logging.getLogger(RAY_LOGGER))
+        handlers = {handler for target in targets for handler in target.handlers}
+        return [h for h in handlers if h is not self._handler and not _is_rays(h)]
 
     def _set_lines(self) -> None:
         config = self._config
-        self._handler.lines = JSONLines({**self._static, **config.extra_fields})
+        fields = {**self._static, **config.extra_fields}
+        set_origin(fields)
+        self._handler.lines = JSONLines(fields)
         self._handler.copies = None
         if config.stderr:
             is_json = config.encoding == "JSON"

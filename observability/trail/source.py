@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +12,51 @@ from observability.trail.segments import time_of
 from observability.trail.tree import Step, assemble
 
 
+class SourceError(Exception):
+    """A source can't be asked; the message says what to do."""
+
+
 class Source(Protocol):
     """Anything that has records."""
 
     def read(self, query: Query) -> Iterator[Record]:
         """The wanted records in the order of their time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What came since the last time.
+
+    Attributes:
+        records: in the order of their time.
+        problems: what could not be read, for people.
+    """
+
+    records: list[Record]
+    problems: tuple[str, ...] = ()
+
+
+class Place(Source, Protocol):
+    """A source that the commands look at: it can be followed, too, and tells what went wrong.
+
+    Its methods raise SourceError when it can't be asked at all.
+    """
+
+    def read_last(self, query: Query, count: int) -> Iterable[Record]:
+        """The last ones of the wanted records, in the order of their time."""
+        ...
+
+    def follow(self, query: Query) -> Iterator[Fresh]:
+        """The wanted records that are written from now on, without an end."""
+        ...
+
+    def problems(self) -> list[str]:
+        """What could not be read so far, for people."""
+        ...
+
+    def describe(self) -> str:
+        """Where it looks, for messages."""
         ...
 
 
@@ -29,6 +69,13 @@ class Merged:
     def read(self, query: Query) -> Iterator[Record]:
         """The wanted records of all, in the order of their time."""
         return heapq.merge(*(source.read(query) for source in self.sources), key=time_of)
+
+
+def skipped_problem(count: int) -> list[str]:
+    """That so many lines could not be read; nothing for none."""
+    if not count:
+        return []
+    return [f"{count} lines are no records and were left out (half-written ones, say)."]
 
 
 def find_request(source: Source, request_id: str) -> list[Step]:

@@ -15,14 +15,22 @@ from tests.integration.processes import ROOT, hear_ctrl_c, script_env
 
 
 @contextlib.contextmanager
-def follow(address: str, *options: str) -> Iterator[list[dict[str, Any]]]:
-    """Gives the records that it shows, as they come. Ctrl-C ends it; it must exit 0 then."""
+def follow(
+    address: str, *options: str, told: list[str] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """Gives the records that it shows, as they come. Ctrl-C ends it; it must exit 0 then.
+
+    Args:
+        address: of the Ray cluster.
+        options: of `tagtrail logs`.
+        told: takes the lines of its stderr, as they come.
+    """
     command = ["-m", "serve", "--address", address, "logs", "--follow", "--json", *options]
     shown: list[dict[str, Any]] = []
     with subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if told is None else subprocess.PIPE,
         text=True,
         env=script_env(None),
         cwd=ROOT,
@@ -30,13 +38,17 @@ def follow(address: str, *options: str) -> Iterator[list[dict[str, Any]]]:
     ) as follower:
         stdout = follower.stdout
         assert stdout is not None
-        reader = threading.Thread(target=lambda: shown.extend(map(json.loads, stdout)))
-        reader.start()
+        readers = [threading.Thread(target=lambda: shown.extend(map(json.loads, stdout)))]
+        if told is not None:
+            readers.append(threading.Thread(target=lambda: told.extend(follower.stderr or ())))
+        for reader in readers:
+            reader.start()
         try:
             yield shown
             follower.send_signal(signal.SIGINT)
             code = follower.wait(20)
         finally:
             follower.kill()
-            reader.join(20)
+            for reader in readers:
+                reader.join(20)
     assert code == 0

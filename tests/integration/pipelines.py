@@ -88,7 +88,15 @@ def make_pipeline(kind: str, folder: Path, ray_folder: Path) -> Pipeline:
         folder: for its data.
         ray_folder: what the files of deploy/ call /tmp/ray.
     """
-    store, agent = STATIONS[kind]
+    (store, url), (agent, _) = make_keepers(STATIONS[kind], folder, ray_folder)
+    ask = VictoriaLogs if kind == "victoria" else Loki
+    return Pipeline(agent, store, ask(url))
+
+
+def make_keepers(
+    names: tuple[str, ...], folder: Path, ray_folder: Path
+) -> list[tuple[Keeper, str]]:
+    """Programs that know each other's ports, each with its address."""
     ports = {name: free_port() for name in default_ports()}
     changes = changes_for(ports, str(ray_folder), DASHBOARD_FOLDER)
     place = StackFolder(folder)
@@ -99,8 +107,7 @@ def make_pipeline(kind: str, folder: Path, ray_folder: Path) -> Pipeline:
         at = place.place(service, executable, deploy_folder(), ports, changes)
         return Keeper(list(service.command(at)), service.health_url(ports), place.log(service))
 
-    ask = VictoriaLogs if store == "victoria-logs" else Loki
-    return Pipeline(keeper(agent), keeper(store), ask(BY_NAME[store].address(ports)))
+    return [(keeper(name), BY_NAME[name].address(ports)) for name in names]
 
 
 @dataclass

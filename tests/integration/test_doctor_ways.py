@@ -119,7 +119,7 @@ def test_the_canarys_path_is_one_that_an_ingress_answers_by_itself(recorded: Pat
 
 
 def keep(loki: LokiApi) -> None:
-    loki.lines.append((time.time_ns(), json.dumps(FOUND)))
+    loki.keep(time.time_ns(), json.dumps(FOUND))
 
 
 def test_the_record_is_found_in_loki_and_its_data_source_is_asked(recorded: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from observability.instrument.capture import Capture, install
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.origin import read_origin
 from observability.instrument.segments import SegmentWriter
 
 STATIC = {"component": "serve", "backend": "b", "replica": "b#abcdef", "pid": 7}
@@ -322,6 +323,37 @@ def test_handlers_that_user_code_added_go_on(process: Process) -> None:
     logging.getLogger("my_model").info("m")
     assert heard == ["m"]
     assert messages(process.end()) == ["m"]
+
+
+def test_at_the_end_they_write_what_they_hold_back_whatever_one_of_them_does(
+    process: Process,
+) -> None:
+    process.capture()
+    flushed: list[str] = []
+
+    class Own(logging.NullHandler):
+        def flush(self) -> None:
+            flushed.append(self.name or "")
+            raise OSError("its disk is full")
+
+    for target, name in ((None, "root's"), ("ray", "ray's")):
+        handler = Own()
+        handler.name = name
+        logging.getLogger(target).addHandler(handler)
+    logging.getLogger("my_model").info("m")
+    assert messages(process.end()) == ["m"]
+    assert sorted(flushed) == ["ray's", "root's"]
+
+
+def test_who_the_process_is_can_be_asked_while_it_is_captured(process: Process) -> None:
+    assert read_origin() == {}
+    capture = process.capture(LoggingConfig(extra_fields={"team": "search"}))
+    assert read_origin() == {**STATIC, "team": "search"}
+    assert read_origin() is read_origin()
+    capture.configure(LoggingConfig(extra_fields={"team": "maps"}))
+    assert read_origin() == {**STATIC, "team": "maps"}
+    process.end()
+    assert read_origin() == {}
 
 
 def test_a_record_that_cannot_be_shown_on_stderr_is_in_the_segments(process: Process) -> None:

@@ -1,0 +1,264 @@
+"""The handler: what it takes, what it makes of it, and what it does not do. Without a network."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from observability.instrument.context import RequestContext, request_context
+from observability.instrument.origin import set_origin
+from observability.loki.push import PushHandler
+from observability.loki.sender import THREAD_NAME
+
+ORIGIN = {"component": "serve", "backend": "b", "replica": "b#1", "node": "10.0.0.1", "pid": 7}
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A server that accepts and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener
+
+
+Make = Callable[..., tuple[PushHandler, logging.Logger]]
+
+
+@pytest.fixture
+def make(silent: socket.socket) -> Iterator[Make]:
+    """Makes a handler with a logger of its own, which passes nothing on."""
+    handlers: list[PushHandler] = []
+
+    def make_one(**options: Any) -> tuple[PushHandler, logging.Logger]:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        handler = PushHandler(url, **{"close_s": 0.01, "timeout_s": 60.0, **options})
+        handlers.append(handler)
+        logger = logging.Logger(f"pushed {len(handlers)}", logging.DEBUG)
+        logger.addHandler(handler)
+        return handler, logger
+
+    yield make_one
+    for handler in handlers:
+        handler.close()
+    silent.close()  # which ends the requests
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join(20)
+
+
+def lines(handler: PushHandler) -> list[dict[str, Any]]:
+    """What waits, decoded."""
+    return [msgspec.json.decode(line) for line in handler._backlog.take(10_000, 1 << 30)]
+
+
+def test_logging_does_not_wait_for_a_server_that_never_answers(make: Make) -> None:
+    handler, logger = make(queue_records=100, batch_records=10)
+
+    for number in range(250):  # it would take 250 minutes
+        logger.info("number %d", number)
+
+    assert handler.dropped == {"queue_full": 150}
+    assert (handler.waiting, handler.sent) == (100, 0)
+    handler.close()
+    assert handler.dropped == {"queue_full": 150, "closed": 100}
+    logger.info("after the end")
+    assert handler.dropped == {"queue_full": 150, "closed": 101}
+
+
+def test_nothing_is_done_before_the_first_record(make: Make) -> None:
+    before = threading.active_count()
+    handler, logger = make()
+    handler.flush()
+    assert threading.active_count() == before
+    logger.info("first")
+    assert threading.active_count() == before + 1
+
+
+def test_a_handler_that_took_nothing_is_closed_at_once(make: Make) -> None:
+    handler, _ = make()
+    handler.close()
+    handler.close()
+    assert (handler.sent, handler.dropped) == (0, {})
+
+
+def test_a_closed_handler_starts_no_thread(make: Make) -> None:
+    handler, logger = make()
+    handler.close()
+    before = threading.active_count()
+    logger.info("late")
+    assert threading.active_count() == before
+    assert handler.dropped == {"closed": 1}
+
+
+def test_a_line_is_the_record_that_the_segments_have(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, logger = make()
+    set_origin({**ORIGIN, "team": "search"})
+    token = request_context.set(RequestContext("r-1", "e", "/e", trace_id="t" * 32))
+    try:
+        logger.warning("said %s", "it", extra={"user": "anna"})
+    finally:
+        request_context.reset(token)
+        set_origin({})
+
+    (record,) = lines(handler)
+    assert record.pop("time").endswith("Z")
+    assert record.pop("line") > 0
+    assert record == {
+        **ORIGIN,
+        **{"kind": "log", "level": "WARNING", "logger": logger.name, "message": "said it"},
+        **{"file": "test_loki_push.py", "extra": {"user": "anna"}, "team": "search"},
+        **{"request_id": "r-1", "endpoint": "e", "route": "/e", "trace_id": "t" * 32},
+    }
+
+
+def test_outside_of_tagtrail_a_line_tells_the_process(make: Make) -> None:
+    handler, logger = make()
+    logger.info("alone")
+    (record,) = lines(handler)
+    assert record["pid"] == os.getpid()
+    assert not {"component", "backend", "replica"} & set(record)
+
+
+def test_times_rise_strictly(make: Make) -> None:
+    handler, logger = make()
+    for _ in range(500):
+        logger.info("x")
+    times = [record["time"] for record in lines(handler)]
+    assert times == sorted(set(times))
+
+
+def test_what_can_not_be_told_is_told_otherwise_and_raises_nothing(make: Make) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError("odd")
+
+    handler, logger = make()
+    logger.info("%d", "no number")
+    logger.info(Odd())
+    assert len(lines(handler)) == 2
+
+
+def test_a_record_that_makes_no_line_is_counted(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, logger = make()
+
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(handler, "_find_lines", fail)
+    logger.info("x")
+    assert handler.dropped == {"failed": 1}
+
+
+def test_a_filter_and_the_level_decide_as_usual(make: Make) -> None:
+    handler, logger = make()
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(lambda record: "secret" not in record.getMessage())
+    logger.info("too quiet")
+    logger.warning("a secret")
+    logger.warning("well")
+    assert [record["message"] for record in lines(handler)] == ["well"]
+
+
+def test_what_the_senders_themselves_say_is_not_sent(make: Make) -> None:
+    # urllib3 tells of every connection and of every answer.
+    (first, logger), (second, other) = make(flush_s=0.01), make(flush_s=0.01)
+    urllib3 = logging.getLogger("urllib3")
+    before = urllib3.level
+    urllib3.setLevel(logging.DEBUG)
+    said: list[str] = []
+    heard = logging.Handler()
+    heard.emit = lambda record: said.append(record.threadName or "")  # type: ignore[method-assign]
+    for handler in (first, second, heard):
+        urllib3.addHandler(handler)
+    try:
+        logger.info("x")
+        other.info("y")
+        for _ in range(2_000):
+            if THREAD_NAME in said:
+                break
+            threading.Event().wait(0.01)
+    finally:
+        for handler in (first, second, heard):
+            urllib3.removeHandler(handler)
+        urllib3.setLevel(before)
+    assert THREAD_NAME in said
+    assert (first.waiting, second.waiting) == (1, 1)
+
+
+def test_logging_goes_on_while_logging_itself_shuts_down(make: Make) -> None:
+    # logging.shutdown and dictConfig hold the handler's lock while they flush.
+    handler, logger = make()
+    is_done = threading.Event()
+    handler.acquire()
+    try:
+        threading.Thread(target=lambda: (logger.info("x"), is_done.set())).start()
+        assert is_done.wait(20)
+    finally:
+        handler.release()
+    assert handler.waiting == 1
+
+
+def test_a_child_of_a_fork_sends_nothing_of_its_parents(make: Make) -> None:
+    handler, logger = make()
+    logger.info("parent's")
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        logger.info("child's")
+        found = [record["message"] for record in lines(handler)]
+        os.write(writer, f"{found} {handler._sender is not None}".encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == '["child\'s"] True'
+    assert [record["message"] for record in lines(handler)] == ["parent's"]
+
+
+# What is refused when it is made.
+
+
+@pytest.mark.parametrize("name", ["a-b", "1st", "", "a b"])
+def test_a_label_that_loki_refuses_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="can't be the name of a label"):
+        PushHandler("http://loki:3100", {name: "x"})
+
+
+def test_a_label_that_records_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="'level' can't be given"):
+        PushHandler("http://loki:3100", {"level": "x"})
+
+
+def test_a_label_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'n' is 5\. Expected a text"):
+        PushHandler("http://loki:3100", {"n": 5})  # type: ignore[dict-item]
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no address of a Loki"):
+        PushHandler("loki:3100")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("batch_records", "batch_bytes", "flush_s", "queue_records", "queue_bytes"),
+        *("timeout_s", "close_s"),
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_limit_that_is_not_above_zero_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        PushHandler("http://loki:3100", **{name: value})  # type: ignore[arg-type]
