@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from observability.doctor.findings import Finding, Station, absent, bad, good
 from observability.doctor.reply import Reply
 from observability.doctor.scrape import read_series, sum_series
+from observability.stack.services import BY_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Agent:
 
 ALLOY = Agent(
     "Alloy",
-    12345,
+    BY_NAME["alloy"].port,
     "/-/ready",
     "alloy_",
     "loki_source_file_read_lines_total",
@@ -54,7 +55,7 @@ ALLOY = Agent(
 )
 PROMTAIL = Agent(
     "Promtail",
-    9080,
+    BY_NAME["promtail"].port,
     "/ready",
     "promtail_",
     "promtail_read_lines_total",
@@ -64,7 +65,7 @@ PROMTAIL = Agent(
 )
 VLAGENT = Agent(
     "vlagent",
-    9429,
+    BY_NAME["vlagent"].port,
     "/health",
     "vlagent_remotewrite_",
     "vl_rows_ingested_total",

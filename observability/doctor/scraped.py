@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from observability.doctor.findings import Finding, Station, absent, bad, good, skipped
 from observability.doctor.reply import Reply
+from observability.stack.services import BY_NAME
 
-PORT = 9090
+PORT = BY_NAME["prometheus"].port
 
 
 @dataclass(frozen=True, slots=True)

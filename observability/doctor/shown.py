@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from observability.doctor.findings import Finding, Station, absent, bad, good
 from observability.doctor.reply import Reply
+from observability.stack.services import BY_NAME
 
-PORT = 3000
+PORT = BY_NAME["grafana"].port
 
 
 @dataclass(frozen=True, slots=True)

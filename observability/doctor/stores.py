@@ -11,6 +11,7 @@ from enum import Enum
 from observability.doctor.agents import AGENTS, Counts
 from observability.doctor.findings import Finding, Outcome, Station, absent, bad, good
 from observability.doctor.reply import Reply
+from observability.stack.services import BY_NAME
 
 
 class Store(str, Enum):
@@ -22,7 +23,7 @@ class Store(str, Enum):
     @property
     def port(self) -> int:
         """Where it listens by default."""
-        return 3100 if self is Store.LOKI else 9428
+        return BY_NAME[self.option.removeprefix("--")].port
 
     @property
     def option(self) -> str:
