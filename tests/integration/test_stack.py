@@ -199,7 +199,7 @@ def test_up_starts_all_down_ends_all_and_status_knows(stack: Typed) -> None:
 
 @pytest.mark.usefixtures("programs")
 def test_each_program_is_told_where_the_others_are(stack: Typed) -> None:
-    segments = stack.ray / "session_latest" / "logs" / "serve"
+    segments = stack.ray / "session_2026-02-26_11-05-21_709311_4711" / "logs" / "serve"
     segments.mkdir(parents=True)
     up = stack.up(*ALL)
     assert up.returncode == 0, up.stderr
