@@ -1,4 +1,4 @@
-"""Writes the rules of deploy/prometheus as objects of the Prometheus operator, for deploy/kubernetes.
+"""Writes the rules of deploy/prometheus as the Prometheus operator has them, for Kubernetes.
 
     python tools/generate_kubernetes_rules.py            write them
     python tools/generate_kubernetes_rules.py --check    exit 1 when one is not what the rules say

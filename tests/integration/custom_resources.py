@@ -103,7 +103,7 @@ CUSTOM: dict[str, Schema] = {
 
 @cache
 def read_definitions(folder: Path) -> dict[str, Schema]:
-    """The schemas of v1 by kind, of the definitions in a folder's YAML files; unknown keys are refused."""
+    """The schemas of v1 by kind, of the definitions in a folder's YAML files; no unknown keys."""
     found = {}
     for path in [*folder.glob("*.yaml"), *folder.glob("*.yml")]:
         for definition in yaml.safe_load_all(path.read_text()):

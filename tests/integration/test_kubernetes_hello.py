@@ -1,4 +1,4 @@
-"""The tutorial's "hello" on a real Ray, started as KubeRay would start the head of deploy/kubernetes.
+"""The tutorial's "hello" on a real Ray, started as KubeRay starts the head of deploy/kubernetes.
 
 What is not here: Kubernetes, KubeRay and the image. Ports are free ones in place of the manifest's,
 and names of Services are this machine.
@@ -138,7 +138,7 @@ def test_hello_answers_through_the_port_of_the_service(head: Head, tmp_path: Pat
     wanted = 'endpoint="hello_endpoint"'
     wait_until(lambda: wanted in httpx.get(metrics, timeout=30).text, 40)
 
-    # The script of overlays/production, beside it: a new version takes over, and it can be run again.
+    # The script of overlays/production: a new version takes over, and it can be run again.
     text = (FOLDER / "overlays" / "production" / "deploy.py").read_text()
     text = text.replace('"num_replicas": 2', "").replace('VERSION = "1"', 'VERSION = "2"')
     script.write_text(text.replace('"hello world"', '"hello again"'))

@@ -112,7 +112,7 @@ def test_every_dashboard_is_listed() -> None:
 
 def test_one_version_of_ray_is_everywhere_and_is_one_that_tagtrail_takes() -> None:
     [least] = re.findall(r'"ray\[default\]>=([\d.]+)"', PROJECT)
-    assert RAY == least + ".0"
+    assert f"{least}.0" == RAY
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     assert re.findall(r"^ARG RAY_VERSION=(.*)$", dockerfile, re.M) == [RAY]
     assert "FROM rayproject/ray:${RAY_VERSION}-py311" in dockerfile
