@@ -19,6 +19,9 @@ HANDED_IN = (LOKI, PROMTAIL, ALLOY, GRAFANA)
 CHECK_LOGQL = Program("check-logql", ("check-logql",), "'make tools' installs it; it needs Node.")
 """A list of queries in, what Grafana's own grammar says of each out."""
 
+KUSTOMIZE = Program("kustomize", ("kustomize",), "'make tools' builds it; it needs Go.")
+"""A folder of deploy/kubernetes in, its objects out."""
+
 
 def require(program: Program) -> Path:
     try:
