@@ -18,6 +18,7 @@ from serve.controller.goal import EndpointGoal
 
 _CONCURRENCY = "max_concurrent_queries"
 _LOGGING = "logging_config"
+_USERS_OWN = "user_config"
 
 
 def fixed_differences(wanted: WantedBackend, present: PresentBackend) -> Iterator[str]:
@@ -52,8 +53,9 @@ def config_change(
     wanted = wanted.resolve(traits)
     change: dict[str, Any] = {}
     for name in BackendConfig.model_fields:
-        value = getattr(wanted, name)
-        if name not in (_CONCURRENCY, _LOGGING) and not same(value, getattr(present, name)):
+        value, here = getattr(wanted, name), getattr(present, name)
+        is_same = same(value, here) if name == _USERS_OWN else value == here
+        if name not in (_CONCURRENCY, _LOGGING) and not is_same:
             change[name] = value
     if logging := _logging_change(wanted.logging_config, present.logging_config, instance):
         change[_LOGGING] = logging if wanted.logging_config is not None else None
@@ -73,11 +75,11 @@ def config_differences(
             old = _effective(present.logging_config, instance)
             new = instance.model_dump() if value is None else value
             for key in new:
-                if not same(new[key], getattr(old, key)):
+                if new[key] != getattr(old, key):
                     yield _tell(f"config.{name}.{key}", getattr(old, key), new[key])
         else:
             shown = f"config.{name}"
-            yield shown if name == "user_config" else _tell(shown, getattr(present, name), value)
+            yield shown if name == _USERS_OWN else _tell(shown, getattr(present, name), value)
 
 
 def endpoint_differences(wanted: WantedEndpoint, present: EndpointGoal) -> Iterator[str]:
@@ -122,7 +124,7 @@ def _logging_change(
     return {
         name: getattr(new, name)
         for name in LoggingConfig.model_fields
-        if not same(getattr(new, name), getattr(old, name))
+        if getattr(new, name) != getattr(old, name)
     }
 
 

@@ -115,7 +115,7 @@ def test_a_wrong_file_is_told_with_its_lines_and_changes_nothing(
     path = write(start=5, replicas="two", traffic="adder: 0.5")  # type: ignore[arg-type]
     done = tagtrail("deploy", path, "--replace")
     assert done.exit_code == 2
-    assert f"{path}:9:36: backends.adder.config.num_replicas: expected an integer" in done.output
+    assert f"{path}:9:40: backends.adder.config.num_replicas: expected an integer" in done.output
     assert f"{path}:14:14: endpoints.add.traffic: Traffic dictionary weights must" in done.output
     assert goal() == before
 
