@@ -236,6 +236,39 @@ def test_an_endpoint_that_leaves_what_is_replaced_is_not_interrupted() -> None:
     assert [type(step) for step in steps] == [SetTraffic, DeleteBackend, CreateBackend]
 
 
+def test_an_endpoint_gets_what_is_replaced_once_it_is_there_again() -> None:
+    before = app(backend("a"), backend("b"), endpoint("e", a=1))
+    after = app(backend("a"), backend("b", 1), endpoint("e", b=1))
+    assert steps_of(before, after, replaces=True) == (
+        DeleteBackend("b"),
+        CreateBackend(after.backends["b"]),
+        SetTraffic("e", (("b", 1),)),
+    )
+
+
+def test_a_shadow_that_is_replaced_does_not_interrupt_its_endpoint() -> None:
+    shadowed = replace(endpoint("e", a=1), policy=TrafficPolicy.of({"a": 1}, {"b": 0.5}))
+    before = app(backend("a"), backend("b"), shadowed)
+    after = app(backend("a"), backend("b", 1), shadowed)
+    assert steps_of(before, after, replaces=True) == (
+        ShadowTraffic("e", "b", 0),
+        DeleteBackend("b"),
+        CreateBackend(after.backends["b"]),
+        ShadowTraffic("e", "b", 0.5),
+    )
+
+
+def test_shadows_that_stay_are_given_anew_with_new_weights() -> None:
+    old, new = (
+        replace(endpoint("e"), policy=TrafficPolicy.of(weights, {"b": 0.5}))
+        for weights in ({"a": 1}, {"a": 0.5, "b": 0.5})
+    )
+    assert steps_of(app(backend("a"), backend("b"), old), app(backend("a"), backend("b"), new)) == (
+        SetTraffic("e", (("a", 0.5), ("b", 0.5))),
+        ShadowTraffic("e", "b", 0.5),
+    )
+
+
 def test_a_whole_number_for_one_with_a_fraction_is_no_difference() -> None:
     before, after = (app(backend("a", batch_wait_timeout=t)) for t in (0.0, 0))
     assert steps_of(before, after) == steps_of(before, app(backend("a"))) == ()

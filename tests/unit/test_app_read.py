@@ -168,6 +168,28 @@ def test_what_is_wrong_is_told_with_its_place(text: str, told: str) -> None:
     assert any(told in problem for problem in found), found
 
 
+def test_what_could_not_be_read_is_told_and_not_what_follows_from_it() -> None:
+    text = "backends: {a: {import: 'm:F', init_args: !!set {}, config: 2020-01-01}}\n"
+    assert [problem.split(": ")[1] for problem in problems(text)] == [
+        "backends.a.init_args",
+        "backends.a.config",
+    ]
+
+
+def test_a_mappings_own_keys_go_before_those_it_is_merged_with_and_earlier_ones_before_later() -> (
+    None
+):
+    wanted = read(
+        """\
+        x-one: &one {import: 'one:F', init_args: [1]}
+        x-two: &two {import: 'two:F', init_args: [2], init_kwargs: {two: 2}}
+        backends:
+          a: {import: 'own:F', <<: [*one, *two]}
+        """
+    )
+    assert wanted.backends["a"].source == Source("own.F", (1,), {"two": 2})
+
+
 def test_an_anchors_fault_is_told_once_where_it_stands() -> None:
     text = "x-a: &a {num_cpus: many}\nbackends:\n" + "".join(
         f"  {tag}: {{import: 'm:F', ray_actor_options: *a}}\n" for tag in "bc"
