@@ -61,6 +61,13 @@ def _check_traffic(weights: dict[str, float]) -> dict[str, float]:
     return weights
 
 
+def _check_resources(resources: dict[str, float]) -> dict[str, float]:
+    own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    for name in own.keys() & resources.keys():
+        raise ValueError(f"{name} is not a resource of your own naming. Use '{own[name]}' for it.")
+    return resources
+
+
 def _check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
     # Ray takes a folder for a whole job only. For an actor it would not start its process, and the
     # backend would give up after `placement_timeout_s` for want of resources.
@@ -84,6 +91,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class ActorOptions(BaseModel):
     """Ray's options of each replica's process, those that plain data can say."""
 
+    # Without `object_store_memory`: Ray sets nothing aside for it any more, and warns.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     num_cpus: Amount = 1
@@ -92,13 +100,10 @@ class ActorOptions(BaseModel):
     num_gpus: Amount | None = None
     """GPUs for each replica; a share of one, such as 0.5, too."""
 
-    memory: Amount | None = None
+    memory: Annotated[int, Field(ge=0)] | None = None
     """Memory that Ray sets aside for each replica, bytes."""
 
-    object_store_memory: Amount | None = None
-    """Memory in Ray's object store that is set aside for each replica, bytes."""
-
-    resources: dict[str, Amount] | None = None
+    resources: Annotated[dict[str, Amount], AfterValidator(_check_resources)] | None = None
     """Resources of your own naming, as nodes were started with: `{Magic: 1}`."""
 
     accelerator_type: str | None = None

@@ -147,6 +147,14 @@ BACKEND = "backends: {a: {import: 'm:F'}}\n"
             "1:64: backends.a.ray_actor_options.runtime_env: working_dir of a replica must be a "
             "URI of a zip file",
         ),
+        (
+            "backends: {a: {import: 'm:F', ray_actor_options: {resources: {CPU: 1}}}}\n",
+            "a.ray_actor_options.resources: CPU is not a resource of your own naming. Use 'num_c",
+        ),
+        (
+            "backends: {a: {import: 'm:F', ray_actor_options: {memory: 1.5}}}\n",
+            "expected an integer of at least 0, got 1.5.",
+        ),
         (BACKEND + "endpoints: {e: {}}\n", "2:13: endpoints.e: Give one of 'backend: TAG' and"),
         (BACKEND + "endpoints: {e: {backend: a, traffic: {a: 1}}}\n", "Got both."),
         (BACKEND + "endpoints: {e: {traffic: {a: 0.5}}}\n", "currently they sum to 0.5"),

@@ -12,6 +12,7 @@ import yaml
 
 from serve.app.read import read_app
 from serve.app.schema import app_schema, expected, schema_at
+from serve.app.spec import ActorOptions
 from tests.unit.test_app_read import WHOLE
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,29 @@ def test_what_the_schema_refuses_deploy_refuses(old: str, new: str) -> None:
         jsonschema.validate(yaml.safe_load(text), app_schema())
     with pytest.raises(Exception, match=r"app\.yaml:\d+:\d+: "):
         read_app(text, "app.yaml")
+
+
+def test_ray_knows_every_option_that_the_file_has() -> None:
+    # Where Ray refuses one, it does so in the controller, and late.
+    from ray import remote
+
+    class Actor:
+        pass
+
+    options = ActorOptions(
+        num_gpus=0.5,
+        memory=1,
+        resources={"a": 0.5},
+        accelerator_type="T4",
+        label_selector={"region": "north"},
+        scheduling_strategy="SPREAD",
+        enable_task_events=False,
+        runtime_env={"env_vars": {"A": "b"}},
+    )
+    assert options.model_fields_set == ActorOptions.model_fields.keys() - {"num_cpus"}
+    remote(Actor).options(**options.model_dump())
+    with pytest.raises(ValueError, match="nonsense"):
+        remote(Actor).options(nonsense=1)
 
 
 def test_every_key_is_described() -> None:
