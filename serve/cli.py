@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from serve.connecting import connect_instance, connect_ray
+from serve.deploy_command import deploy, diff
 from serve.doctor_command import doctor
 from serve.exits import EXIT_DIFFERS, fail
 from serve.grafana_command import grafana
@@ -42,6 +43,7 @@ def cli(context: click.Context, address: str) -> None:
         ray start --head            start Ray on this machine
         tagtrail start              start Serve on it, it stays
         python deploy.py            your script, which calls serve.create_backend(...)
+        tagtrail deploy app.yaml    or a file that says what shall run
         tagtrail status             what runs, and where
         tagtrail logs --follow      what the backends say
         tagtrail trace REQUEST_ID   what happened to one request
@@ -246,6 +248,8 @@ def demo(keep: bool, port: int | None, images: int | None) -> None:
         fail(str(error))
 
 
+cli.add_command(deploy)
+cli.add_command(diff)
 cli.add_command(grafana)
 cli.add_command(stack)
 cli.add_command(doctor)

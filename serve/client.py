@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from serve.config import BackendConfig, parse_config
 from serve.controller.goal import BackendGoal, EndpointGoal
-from serve.definition import Definition, inspect_target
+from serve.definition import Definition
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.handle.registry import close_registry, find_registry, get_registry
@@ -67,13 +67,23 @@ class Client:
         config: BackendConfig | dict[str, Any] | None = None,
     ) -> None:
         """See serve.create_backend."""
-        check_name(backend_tag, "backend_tag")
-        traits = inspect_target(backend_def, init_args)
+        definition = Definition(backend_def, init_args)
+        self.create_defined(backend_tag, definition, ray_actor_options, config)
+
+    def create_defined(
+        self,
+        tag: str,
+        definition: Definition,
+        ray_actor_options: dict[str, Any] | None = None,
+        config: BackendConfig | dict[str, Any] | None = None,
+    ) -> None:
+        """As create_backend, with a definition that may have named arguments."""
+        check_name(tag, "backend_tag")
+        traits = definition.inspect()
         options = check_actor_options(ray_actor_options)
         resolved = parse_config(config, "config").resolve(traits)
-        definition = Definition(backend_def, init_args).pack()
         goal = BackendGoal(
-            backend_tag, definition, traits, options, resolved, change_id=uuid.uuid4().hex
+            tag, definition.pack(), traits, options, resolved, change_id=uuid.uuid4().hex
         )
         limit_s = resolved.placement_timeout_s + resolved.startup_timeout_s
         self._ask("create_backend", goal, limit_s=limit_s)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import pickle
 import threading
 from collections import ChainMap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ray import cloudpickle
@@ -41,6 +42,13 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc] # Ray's annotati
     )
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads what is made of text, numbers, lists and dictionaries, and runs nobody's code."""
+
+    def find_class(self, module_name: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module_name}.{name} is no plain data.")
+
+
 @dataclass(frozen=True)
 class Definition:
     """What a replica builds.
@@ -48,22 +56,38 @@ class Definition:
     Attributes:
         target: function, class, ASGI application, or import path `module.attribute`.
         init_args: positional arguments of the class's constructor.
+        init_kwargs: its named arguments.
     """
 
     target: Any
     init_args: tuple[Any, ...] = ()
+    init_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def pack(self) -> bytes:
         """The definition as bytes; code of the calling script travels by value."""
         file = io.BytesIO()
-        _Pickler(file).dump((self.target, self.init_args))
+        _Pickler(file).dump((self.target, self.init_args, self.init_kwargs))
         return file.getvalue()
 
     @classmethod
     def unpack(cls, packed: bytes) -> Definition:
         """The definition from its bytes, an import path resolved."""
-        target, init_args = cloudpickle.loads(packed)
-        return cls(import_path(target) if isinstance(target, str) else target, init_args)
+        target, init_args, init_kwargs = cloudpickle.loads(packed)
+        resolved = import_path(target) if isinstance(target, str) else target
+        return cls(resolved, init_args, init_kwargs)
+
+    @classmethod
+    def read_plain(cls, packed: bytes) -> Definition | None:
+        """An import path with plain arguments as it was packed; None for what holds code."""
+        try:
+            target, init_args, init_kwargs = _PlainUnpickler(io.BytesIO(packed)).load()
+        except pickle.UnpicklingError:
+            return None
+        return cls(target, init_args, init_kwargs) if isinstance(target, str) else None
+
+    def inspect(self) -> Traits:
+        """What kind of backend it makes. Raises as `inspect_target` does."""
+        return inspect_target(self.target, (*self.init_args, *self.init_kwargs.values()))
 
 
 def import_path(path: str) -> Any:

@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serve.asgi import bind_routes
@@ -73,10 +74,11 @@ class UserCallable:
         target = self._definition.target
         if not inspect.isclass(target):
             self._object = target
-        elif self._traits.is_blocking:
-            self._object = await self._threads.run(target, *self._definition.init_args)
         else:
-            self._object = target(*self._definition.init_args)
+            definition = self._definition
+            construct = partial(target, *definition.init_args, **definition.init_kwargs)
+            blocks = self._traits.is_blocking
+            self._object = await self._threads.run(construct) if blocks else construct()
         if self._traits.is_asgi and inspect.isclass(target):
             bind_routes(self.asgi_app, self._object)
         if self._config.user_config is not None:

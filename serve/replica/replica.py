@@ -17,7 +17,7 @@ from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig, Traits
 from serve.context import ReplicaContext, set_replica_context
-from serve.definition import Definition, inspect_target
+from serve.definition import Definition
 from serve.records import ReplicaAddress
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
@@ -125,7 +125,7 @@ class Replica:
         )
         definition = Definition.unpack(spec.definition)
         # Looked at anew: what an import path names was not known before.
-        traits = inspect_target(definition.target, definition.init_args)
+        traits = definition.inspect()
         self._user = UserCallable(spec.backend_tag, definition, traits, spec.config, self._threads)
         await self._user.build()
         if tracing.active is not None:

@@ -74,7 +74,11 @@ def test_help_has_each_step_of_the_first_session_on_a_line_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["start", "status", "shutdown", "logs", "trace", "top", "grafana", "doctor", "demo"]
+    "verb",
+    [
+        *("start", "status", "shutdown", "deploy", "diff", "logs", "trace", "top"),
+        *("grafana", "doctor", "demo"),
+    ],
 )
 def test_each_verb_has_help_of_its_own(verb: str) -> None:
     result = CliRunner().invoke(cli, [verb, "--help"])
@@ -83,7 +87,8 @@ def test_each_verb_has_help_of_its_own(verb: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["dance"], ["start", "--http-location", "Moon"], ["demo", "--images", "0"]]
+    "args",
+    [["dance"], ["start", "--http-location", "Moon"], ["demo", "--images", "0"], ["deploy"]],
 )
 def test_wrong_usage_exits_with_2(args: list[str]) -> None:
     result = CliRunner().invoke(cli, args)
@@ -97,9 +102,9 @@ def test_python_m_serve_is_the_same_command() -> None:
     assert done.stdout == CliRunner().invoke(cli, ["--help"], prog_name="tagtrail").output
 
 
-@pytest.mark.parametrize("verb", ["start", "status", "shutdown"])
+@pytest.mark.parametrize("verb", ["start", "status", "shutdown", "diff examples/app.yaml"])
 def test_without_a_ray_cluster_it_says_how_to_start_one(verb: str) -> None:
-    done = tagtrail("--address", "127.0.0.1:1", verb)
+    done = tagtrail("--address", "127.0.0.1:1", *verb.split())
     assert done.returncode == 1
     assert "Error: No Ray cluster found at '127.0.0.1:1'" in done.stderr
     assert "ray start --head" in done.stderr

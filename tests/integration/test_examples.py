@@ -39,12 +39,12 @@ SCRIPT_S = 90
 class Cluster(Node):
     """A Ray cluster, and what readers do with it."""
 
-    def run(self, *command: str, **environment: str) -> str:
+    def run(self, *command: str, cwd: str | None = None, **environment: str) -> str:
         """Run a command against the cluster; what it printed."""
         done = subprocess.run(
             [sys.executable, *command],
             env={**self.environment, **environment},
-            cwd=self.environment["RAY_TMPDIR"],  # a reader may be anywhere
+            cwd=cwd or self.environment["RAY_TMPDIR"],  # a reader may be anywhere
             capture_output=True,
             text=True,
             timeout=SCRIPT_S,
@@ -200,6 +200,24 @@ def test_fastapi_app_converts_and_refuses_parameters(cluster: Cluster) -> None:
     assert "{'message': 'Hello Ada!'}" in output
     assert "{'message': 'Hello Ada! Hello Ada!'}" in output
     assert "422 Input should be a valid integer" in output
+    wait_for(lambda: not cluster.serving())
+
+
+def test_app_is_deployed_from_its_folder_and_then_as_it_says(cluster: Cluster) -> None:
+    port = free_port()
+    start = ("-m", "serve", "start", "--http-port", str(port))
+    cluster.run(*start, cwd=str(EXAMPLES))  # "counter_app.py" is found there
+    try:
+        output = cluster.run("-m", "serve", "deploy", str(EXAMPLES / "app.yaml"))
+        assert "backend counter_v2 made" in output
+        assert "endpoint counter made" in output
+        url = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{url}/hello?name=Ada").text == "hello Ada"
+        counts = {httpx.post(f"{url}/counter").json()["count"] for _ in range(100)}
+        assert {1, 1010} <= counts  # of 100, the second one gets some
+        assert "Nothing to do." in cluster.run("-m", "serve", "deploy", str(EXAMPLES / "app.yaml"))
+    finally:
+        cluster.run("-m", "serve", "shutdown")
     wait_for(lambda: not cluster.serving())
 
 

@@ -41,6 +41,29 @@ async def run(user: UserCallable, request: object = None, name: str = "__call__"
     return await user.run(name, user.find(name), request)
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_named_arguments_reach_the_constructor(is_async: bool) -> None:
+    class Pair:
+        def __init__(self, left: int, *, right: int) -> None:
+            self.both = (left, right)
+
+        def __call__(self) -> tuple[int, int]:
+            return self.both
+
+    class AsyncPair(Pair):
+        async def __call__(self) -> tuple[int, int]:  # type: ignore[override]
+            return self.both
+
+    definition = Definition(AsyncPair if is_async else Pair, (1,), {"right": 2})
+    threads = HandlerThreads(1)
+    try:
+        user = UserCallable("b", definition, definition.inspect(), BackendConfig(), threads)
+        await user.build()
+        assert await run(user) == (1, 2)
+    finally:
+        threads.stop()
+
+
 def where() -> str:
     return threading.current_thread().name
 

@@ -208,3 +208,23 @@ def test_a_lock_that_is_held_does_not_travel() -> None:
     assert not Definition.unpack(Definition(int, (lock,)).pack()).init_args[0].locked()
     with lock, pytest.raises(TypeError, match="held"):
         Definition(int, (lock,)).pack()
+
+
+def test_a_plain_definition_is_read_back_as_it_was_packed_without_importing_anything() -> None:
+    packed = Definition("no_such_module_here.F", (1, ["two"]), {"three": None}).pack()
+    assert Definition.read_plain(packed) == Definition(
+        "no_such_module_here.F", (1, ["two"]), {"three": None}
+    )
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [Definition(blocking), Definition(Blocking), Definition("m.F", (threading.Lock(),))],
+)
+def test_a_definition_that_holds_code_is_not_run_to_be_looked_at(definition: Definition) -> None:
+    assert Definition.read_plain(definition.pack()) is None
+
+
+def test_named_arguments_for_a_function_are_refused_as_others_are() -> None:
+    with pytest.raises(ValueError, match="'blocking' has no constructor; got 1 init_args"):
+        Definition(blocking, (), {"name": 1}).inspect()

@@ -58,6 +58,14 @@ PURE = [
     "observability.trail.query",
     "observability.trail.show",
     "observability.trail.tree",
+    "serve.app.differences",
+    "serve.app.places",
+    "serve.app.plan",
+    "serve.app.read",
+    "serve.app.records",
+    "serve.app.schema",
+    "serve.app.spec",
+    "serve.app.steps",
     "serve.call",
     "serve.config",
     "serve.context",
@@ -103,6 +111,7 @@ NOT_THE_CLUSTER = {"ray.cloudpickle"}
 
 COMMANDS = {
     "serve.demo",
+    "serve.deploy_command",
     "serve.doctor_command",
     "serve.doctor_facts",
     "serve.following",
