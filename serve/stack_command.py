@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from observability.deployed import deploy_folder
 from observability.settings import stack_folder
@@ -214,6 +211,10 @@ def _coloured(step: Step | Health) -> str:
 def _print_missing(missing: tuple[Missing, ...]) -> None:
     if not missing:
         return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("Missing", "For", "How to get it", title="Not on this machine")
     for item in missing:
         table.add_row(item.name, item.role, escape(item.how_to_get))
