@@ -9,7 +9,8 @@ import platform
 import socket
 import statistics
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,6 +61,25 @@ async def run_rounds(measures: list[Measure], in_flights: list[int], rounds: int
     return [_median(figures) for figures in seen.values()]
 
 
+@contextmanager
+def ray_and_serve(**options: Any) -> Iterator[None]:
+    """A Ray and a Serve without an HTTP server, ended with the block; `options`: Ray's."""
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        **options,
+    )
+    try:
+        serve.start(http_options={"location": "NoServer"})
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
 def run_benchmark(
     description: str,
     baseline: str,
@@ -80,19 +100,8 @@ def run_benchmark(
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     be_nice()
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    try:
-        serve.start(http_options={"location": "NoServer"})
+    with ray_and_serve():
         figures = uvloop.run(collect(options.seconds, options.rounds))
-    finally:
-        serve.shutdown()
-        ray.shutdown()
     report(figures, baseline, measure_rest(), options.json)
 
 

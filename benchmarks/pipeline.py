@@ -24,11 +24,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import ray
 import requests
 
 import serve
-from benchmarks.harness import be_nice, describe_machine, free_port
+from benchmarks.harness import be_nice, describe_machine, free_port, ray_and_serve
 from observability.deployed import deploy_folder
 from observability.stack.machine import find_programs
 from observability.stack.runner import Stack, Wanted
@@ -204,6 +203,10 @@ def measure_end_to_end(store: str, agent: str, ray_folder: Path, seconds: float)
             written, wall_s = sum(counts), time.monotonic() - begin
             wait_for(lambda: pair.store.count(backend) >= written, fails=False)
             arrived_s = time.monotonic() - begin
+            if not lags:
+                raise TimeoutError(
+                    f"{store} showed no record within {seconds:g} s. Write longer: --seconds 10."
+                )
             lags.sort()
             return {
                 "written_per_s": written / wall_s,
@@ -271,20 +274,8 @@ def measure(store: str, agent: str, options: argparse.Namespace) -> Result:
     for number in range(options.rounds):
         ceilings.append(measure_ceiling(store, agent))
         with tempfile.TemporaryDirectory(prefix="tt", dir="/tmp") as ray_folder:
-            ray.init(
-                address="local",
-                num_cpus=8,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _temp_dir=ray_folder,
-            )
-            try:
-                serve.start(http_options={"location": "NoServer"})
+            with ray_and_serve(_temp_dir=ray_folder):
                 rounds.append(measure_end_to_end(store, agent, Path(ray_folder), options.seconds))
-            finally:
-                serve.shutdown()
-                ray.shutdown()
         print(f"{agent}: round {number + 1} of {options.rounds} done", file=sys.stderr, flush=True)
     middle = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
     middle["lost"] = max(r["lost"] for r in rounds)

@@ -12,32 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from observability.settings import program_cache, program_variables
-from observability.stack.records import (
-    ALERTMANAGER,
-    ALLOY,
-    GRAFANA,
-    LOKI,
-    PROMETHEUS,
-    PROMTAIL,
-    PROMTOOL,
-    VICTORIA_LOGS,
-    VLAGENT,
-    Program,
-)
-
-__all__ = [
-    "ALERTMANAGER",
-    "ALLOY",
-    "GRAFANA",
-    "LOKI",
-    "PROMETHEUS",
-    "PROMTAIL",
-    "PROMTOOL",
-    "VICTORIA_LOGS",
-    "VLAGENT",
-    "Program",
-    "find_program",
-]
+from observability.stack.records import Program
 
 
 def find_program(

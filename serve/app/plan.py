@@ -55,6 +55,9 @@ class _Draft:
     changes: list[Change] = field(default_factory=list)
     refusals: list[Problem] = field(default_factory=list)
     replaced: set[str] = field(default_factory=set)
+    """Backends that are made anew."""
+    following: set[str] = field(default_factory=set)
+    """Endpoints that are made anew for their backends' sake only."""
 
     def finish(self) -> Plan:
         steps = (*self.come, *self.move, *self.leave, *self.replace, *self.enter, *self.end)
@@ -120,7 +123,10 @@ def _plan_endpoint(draft: _Draft, wanted: WantedEndpoint, present: Present) -> N
     if fixed or (used and needed):
         draft.leave.append(DeleteEndpoint(name))
         draft.enter += _make_endpoint(wanted)
-        why = () if fixed else (f"uses backend {', '.join(sorted(used))}, which is replaced",)
+        why: tuple[str, ...] = ()
+        if not fixed:
+            draft.following.add(name)
+            why = (f"uses backend {', '.join(sorted(used))}, which is replaced",)
         change = Change(Kind.ENDPOINT, name, Action.REPLACE, fixed + told + why, interrupts=True)
     else:
         _move_traffic(draft, wanted, here, waits=bool(needed))
@@ -172,7 +178,7 @@ def _refuse_replacing(draft: _Draft) -> None:
                     is_key=True,
                 )
             )
-        elif not change.differences[-1].startswith("uses backend"):
+        elif change.name not in draft.following:
             draft.refusals.append(
                 Problem(
                     ("endpoints", change.name),

@@ -7,12 +7,13 @@ https://grafana.com/docs/grafana/latest/developers/http_api/ (data_source, folde
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.integration.http_server import serve_http
 
 TOKEN = "glsa_test"
 
@@ -121,16 +122,6 @@ def run_grafana_api(prefix: str = "") -> Iterator[GrafanaApi]:
 
         do_POST = do_PUT = do_GET
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}{prefix}"
-    try:
+    with serve_http(Handler) as address:
+        api.url = f"http://{address}{prefix}"
         yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -17,9 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.integration.http_server import serve_http
+from tests.integration.pipelines import make_keepers
 
 PASSWORD = "se:cret@"
 TENANT = "fake"
@@ -211,17 +215,18 @@ def run_loki_api(port: int = 0, prefix: str = "") -> Iterator[LokiApi]:
 
         do_POST = do_GET
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}{prefix}"
-    try:
+    with serve_http(Handler, port) as address:
+        api.url = f"http://{address}{prefix}"
         yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+
+
+@contextmanager
+def run_loki(kind: str, folder: Path) -> Iterator[str]:
+    """The address of an empty Loki: `stand-in`, or a `real` one if it was handed in."""
+    if kind == "stand-in":
+        with run_loki_api() as api:
+            yield api.url
+        return
+    ((keeper, url),) = make_keepers(("loki",), folder, folder)
+    with keeper.running():
+        yield url

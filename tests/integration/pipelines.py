@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ import httpx
 from observability.deployed import deploy_folder
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import Source
+from observability.loki.client import LokiClient
 from observability.stack.folder import StackFolder
 from observability.stack.rendering import DASHBOARD_FOLDER, changes_for
 from observability.stack.services import BY_NAME, default_ports
@@ -94,10 +95,17 @@ def make_pipeline(kind: str, folder: Path, ray_folder: Path) -> Pipeline:
 
 
 def make_keepers(
-    names: tuple[str, ...], folder: Path, ray_folder: Path
+    names: tuple[str, ...], folder: Path, ray_folder: Path, **known: int
 ) -> list[tuple[Keeper, str]]:
-    """Programs that know each other's ports, each with its address."""
-    ports = {name: free_port() for name in default_ports()}
+    """Programs that know each other's ports, each with its address.
+
+    Args:
+        names: of the programs.
+        folder: for their data.
+        ray_folder: what the files of deploy/ call /tmp/ray.
+        **known: ports of others that run already, by name, `-` written as `_`.
+    """
+    ports = {name: known.get(name.replace("-", "_")) or free_port() for name in default_ports()}
     changes = changes_for(ports, str(ray_folder), DASHBOARD_FOLDER)
     place = StackFolder(folder)
 
@@ -139,7 +147,6 @@ class Loki:
 
     url: str
     language: str = "logql"
-    limit: int = field(default=5000)
 
     def find(self, request_id: str) -> list[Record]:
         entries = self.entries(f'{{job="serve"}} | request_id=`{request_id}`')
@@ -167,18 +174,9 @@ class Loki:
         return result
 
     def entries(self, query: str) -> list[tuple[int, str]]:
-        """All entries of the last hour, page by page: at most `limit` have the same time."""
+        """All entries of the last hour."""
         now = time.time_ns()
-        begin, end = now - 3600 * 10**9, now + 10**9
-        found: list[tuple[int, str]] = []
-        while True:
-            params = {"query": query, "start": str(begin), "end": str(end), "direction": "forward"}
-            streams = self._get("query_range", params | {"limit": str(self.limit)})["result"]
-            page = sorted((int(v[0]), v[1]) for stream in streams for v in stream["values"])
-            found += [entry for entry in page if entry not in found[-self.limit :]]
-            if len(page) < self.limit:
-                return found
-            begin = page[-1][0]
+        return list(LokiClient(self.url).entries(query, now - 3600 * 10**9, now + 10**9))
 
     def _get(self, what: str, params: dict[str, str]) -> Record:
         answer = httpx.get(f"{self.url}/loki/api/v1/{what}", params=params, timeout=60)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from observability.stack.programs import ALLOY, GRAFANA, LOKI, PROMTAIL, Program, find_program
+from observability.stack.programs import find_program
+from observability.stack.records import ALLOY, GRAFANA, LOKI, PROMTAIL, Program
 
 HANDED_IN = (LOKI, PROMTAIL, ALLOY, GRAFANA)
 """Under the AGPL, or built of what is: neither fetched nor built here; docs/decisions.md."""

@@ -9,37 +9,27 @@ from typing import Any
 
 import yaml
 
-from observability.stack.programs import PROMETHEUS, VICTORIA_LOGS, VLAGENT, Program
+from observability.stack.records import PROMETHEUS
 from tests.conftest import free_port
 from tests.integration.keeper import Keeper
+from tests.integration.pipelines import make_keepers
 from tests.integration.programs import require
 
 
 @contextmanager
 def run_victoria_logs(folder: Path) -> Iterator[str]:
     """VictoriaLogs; its address."""
-    port = free_port()
-    options = (f"-storageDataPath={folder}/data", f"-httpListenAddr=127.0.0.1:{port}")
-    with _run(VICTORIA_LOGS, folder, f"http://127.0.0.1:{port}", "/health", *options) as url:
+    ((keeper, url),) = make_keepers(("victoria-logs",), folder, folder)
+    with keeper.running():
         yield url
 
 
 @contextmanager
-def run_vlagent(folder: Path, segments: Path, store: str) -> Iterator[str]:
-    """vlagent, which brings segments to a VictoriaLogs; its address."""
-    port = free_port()
-    options = (
-        f"-fileCollector.glob={segments}/*.log",
-        "-fileCollector.timeField=time",
-        "-fileCollector.msgField=message",
-        "-fileCollector.streamFields=component,backend,level",
-        "-fileCollector.refreshInterval=1s",
-        f"-fileCollector.checkpointsPath={folder}/checkpoints.json",
-        f"-remoteWrite.url={store}/internal/insert",
-        f"-remoteWrite.tmpDataPath={folder}/buffer",
-        f"-httpListenAddr=127.0.0.1:{port}",
-    )
-    with _run(VLAGENT, folder, f"http://127.0.0.1:{port}", "/health", *options) as url:
+def run_vlagent(folder: Path, ray_folder: Path, store: str) -> Iterator[str]:
+    """vlagent, which brings what is in a folder of Ray to a VictoriaLogs; its address."""
+    port = int(store.rpartition(":")[2])
+    ((keeper, url),) = make_keepers(("vlagent",), folder, ray_folder, victoria_logs=port)
+    with keeper.running():
         yield url
 
 
@@ -60,12 +50,7 @@ def run_prometheus(
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address=127.0.0.1:{port}",
     )
-    with _run(PROMETHEUS, folder, f"http://127.0.0.1:{port}", "/-/ready", *options) as url:
-        yield url
-
-
-@contextmanager
-def _run(program: Program, folder: Path, url: str, ready: str, *options: str) -> Iterator[str]:
-    keeper = Keeper([str(require(program)), *options], f"{url}{ready}", folder / "log")
-    with keeper.running():
+    url = f"http://127.0.0.1:{port}"
+    command = [str(require(PROMETHEUS)), *options]
+    with Keeper(command, f"{url}/-/ready", folder / "log").running():
         yield url

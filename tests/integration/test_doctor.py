@@ -87,6 +87,7 @@ def test_the_canary_comes_through_at_every_station(
     store: str,
     jobs: list[dict[str, Any]],
     deploy: Deploy,
+    ray_folder: Path,
     tmp_path: Path,
 ) -> None:
     name = deploy(hello, route="/hello")
@@ -94,7 +95,7 @@ def test_the_canary_comes_through_at_every_station(
     for folder in folders:
         folder.mkdir()
     with (
-        run_vlagent(folders[0], segments, store) as agent,
+        run_vlagent(folders[0], ray_folder, store) as agent,
         run_prometheus(folders[1], jobs) as prometheus,
         run_grafana_api() as grafana,
     ):
@@ -180,9 +181,9 @@ def test_an_agent_that_reads_another_folder_is_the_cause(
 
 
 def test_an_agent_that_does_not_reach_its_store_is_the_cause(
-    ray_address: str, segments: Path, store: str, tmp_path: Path
+    ray_address: str, ray_folder: Path, store: str, tmp_path: Path
 ) -> None:
-    with run_vlagent(tmp_path, segments, f"http://127.0.0.1:{free_port()}") as agent:
+    with run_vlagent(tmp_path, ray_folder, f"http://127.0.0.1:{free_port()}") as agent:
         options = ("--victoria-logs", store, "--agent", agent, "--timeout", "12")
         report = doctor(ray_address, *options, code=3)
     assert report["stopped_at"] == "log store"

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from observability.grafana.records import LOKI_UID, PROMETHEUS_UID
 from observability.trail.segments import SegmentFolder
 from tests.conftest import free_port
 from tests.integration.grafana_api import TOKEN, run_grafana_api
+from tests.integration.http_server import serve_http
 from tests.integration.loki_api import LokiApi, run_loki_api
 
 CANARY = Canary("canary-1")
@@ -42,18 +43,8 @@ def run_server(answers: Any) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serve_http(Handler) as address:
+        yield address
 
 
 def answer_as_ingress(path: str, headers: Any) -> tuple[int, str, dict[str, str]]:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from observability.deployed import deploy_folder
-from observability.stack.programs import PROMTOOL
+from observability.stack.records import PROMTOOL
 from observability.stack.services import default_ports
 from serve.config import DEFAULT_PORT
 from serve.ingress.routes import RESERVED_ROUTES

@@ -28,8 +28,7 @@ from observability.loki.source import LokiSource
 from observability.trail import Query, SegmentFolder, find_request
 from tests.conftest import free_port
 from tests.integration.follower import follow
-from tests.integration.loki_api import PASSWORD, LokiApi, run_loki_api
-from tests.integration.pipelines import make_keepers
+from tests.integration.loki_api import PASSWORD, LokiApi, run_loki, run_loki_api
 from tests.integration.processes import wait_until
 from tests.integration.test_cli import tagtrail
 
@@ -104,19 +103,9 @@ def loki(
     request: pytest.FixtureRequest, segments: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of a Loki that has the segments' records."""
-    if request.param == "stand-in":
-        with run_loki_api() as api:
-            push(api.url, lines_of(segments))
-            yield api.url
-        return
-    folder = tmp_path_factory.mktemp("loki")
-    ((keeper, url),) = make_keepers(("loki",), folder, folder)
-    try:
-        keeper.start()
+    with run_loki(request.param, tmp_path_factory.mktemp("loki")) as url:
         push(url, lines_of(segments))
         yield url
-    finally:
-        keeper.stop()
 
 
 @pytest.fixture

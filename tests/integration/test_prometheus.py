@@ -19,7 +19,7 @@ from ray._private.metrics_agent import PrometheusServiceDiscoveryWriter
 import serve
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import Board, Panel, Source
-from observability.stack.programs import PROMTOOL
+from observability.stack.records import PROMTOOL
 from serve.session import session_folder
 from tests.integration.conftest import Instance
 from tests.integration.pipelines import Pipeline, make_pipeline

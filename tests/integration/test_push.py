@@ -20,11 +20,11 @@ import pytest
 import serve
 from observability.loki import PushHandler
 from observability.loki.words import METADATA, to_ns
-from observability.stack.programs import VICTORIA_LOGS
+from observability.stack.records import VICTORIA_LOGS
 from tests.conftest import free_port
 from tests.integration.conftest import Deploy, Instance
-from tests.integration.loki_api import PASSWORD, TENANT, LokiApi, run_loki_api
-from tests.integration.pipelines import Keeper, VictoriaLogs, make_keepers
+from tests.integration.loki_api import PASSWORD, TENANT, LokiApi, run_loki, run_loki_api
+from tests.integration.pipelines import Keeper, VictoriaLogs
 from tests.integration.processes import run_script, wait_until
 from tests.integration.programs import require
 from tests.integration.records import read_records
@@ -212,16 +212,8 @@ def test_in_a_backend_a_record_arrives_with_its_request_even_if_the_replica_ends
 
 @pytest.fixture(params=["stand-in", "real"])
 def loki(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "stand-in":
-        with run_loki_api() as api:
-            yield api.url
-        return
-    ((keeper, url),) = make_keepers(("loki",), tmp_path, tmp_path)
-    try:
-        keeper.start()
+    with run_loki(request.param, tmp_path) as url:
         yield url
-    finally:
-        keeper.stop()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from observability.stack.programs import (
+from observability.stack.records import (
     ALERTMANAGER,
     PROMETHEUS,
     VICTORIA_LOGS,

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from observability.stack.programs import (
+from observability.stack.records import (
     ALERTMANAGER,
     ALLOY,
     LOKI,

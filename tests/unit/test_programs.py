@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from observability.settings import program_variables
-from observability.stack.programs import VICTORIA_LOGS, Program, find_program
+from observability.stack.programs import find_program
+from observability.stack.records import VICTORIA_LOGS, Program
 
 TOOL = Program("tool", ("tool-ng", "tool"), "Ask for it.")
 
