@@ -133,7 +133,9 @@ def test_a_clients_trace_goes_through_ingress_replica_and_calls(
             "traceparent": f"00-{TRACE}-{callee.span_id}-01",
             "tracestate": "k=v",
         }
-        assert ingress.start_ns <= call.start_ns <= call.end_ns <= ingress.end_ns
+        assert ingress.start_ns <= call.start_ns <= call.end_ns
+        # Ray tells of a remote call's end beside its result, which may be there before.
+        assert call.attributes["way"] == "remote" or call.end_ns <= ingress.end_ns
     assert all(sent["tenant"] == "tests" for sent in collector.headers)
 
 
