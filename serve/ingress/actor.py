@@ -17,7 +17,7 @@ from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
 from observability.instrument.tracing import start_tracing, stop_tracing
-from serve.config import HTTPOptions
+from serve.config import DeploymentMode, HTTPOptions
 from serve.controller.publish import INGRESS_KEY
 from serve.ingress.admin import AdminError
 from serve.ingress.figures import IngressFigures
@@ -67,6 +67,7 @@ class IngressActor:
             node_id,
             request_timeout_s=http.request_timeout_s,
             is_logged=True,  # they are counted even where no access records are wanted
+            prefers_local=http.location is DeploymentMode.EveryNode,
         )
         self._figures = IngressFigures()
         self._records = IngressRecords(

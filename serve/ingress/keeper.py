@@ -97,7 +97,7 @@ class IngressKeeper:
             RayServeException: HAProxy refused it; the one before stays.
         """
         async with self._lock:
-            change = plan_change(self._table, table)
+            change = plan_change(self._table, table, self._settings.preferred_node)
             if change.kind is ChangeKind.NOTHING:
                 return change.kind
             document = render(change.table, self._settings)

@@ -1,7 +1,8 @@
 """What it takes to get from one table to the next: nothing, runtime commands, or a reload. Pure.
 
 Replicas that come, go or move within a backend whose policies, limits and routes stay are a matter
-of the runtime socket. Everything else is in the configuration and needs a reload.
+of the runtime socket. Everything else is in the configuration and needs a reload; so do replicas of
+a node that is preferred, as each of them has a rule there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TypeAlias
 
 from serve.ingress.maps import all_backends
 from serve.ingress.names import section_name, server_name
+from serve.ingress.preference import split_by_node
 from serve.records import BackendTargets, IngressTable
 
 
@@ -72,17 +74,18 @@ class Change:
     commands: tuple[Command, ...] = ()
 
 
-def plan_change(old: IngressTable, new: IngressTable) -> Change:
+def plan_change(old: IngressTable, new: IngressTable, preferred_node: str = "") -> Change:
     """Compare two tables.
 
     Args:
         old: what is served: the `table` of the change before.
         new: what shall be served.
+        preferred_node: Ray's id of the node whose replicas go before others'; "" for none.
     """
     table = keep_servers(old, new)
     if table == old:
         return Change(ChangeKind.NOTHING, table)
-    if _fixed_part(old) != _fixed_part(table):
+    if _fixed_part(old, preferred_node) != _fixed_part(table, preferred_node):
         return Change(ChangeKind.RELOAD, table)
     before = {backend.backend_tag: backend for backend in old.backends}
     commands: list[Command] = []
@@ -104,11 +107,17 @@ def keep_servers(old: IngressTable, new: IngressTable) -> IngressTable:
     return dataclasses.replace(new, backends=backends)
 
 
-def _fixed_part(table: IngressTable) -> IngressTable:
-    """All but the replicas."""
-    backends = (dataclasses.replace(backend, replicas=()) for backend in table.backends)
-    ordered = tuple(sorted(backends, key=lambda backend: backend.backend_tag))
-    return dataclasses.replace(table, backends=ordered)
+def _fixed_part(
+    table: IngressTable, preferred_node: str
+) -> tuple[IngressTable, tuple[tuple[str, ...], ...]]:
+    """All but the replicas, and the tags of those that are preferred."""
+    backends = sorted(table.backends, key=lambda backend: backend.backend_tag)
+    bare = tuple(dataclasses.replace(backend, replicas=()) for backend in backends)
+    preferred = tuple(
+        tuple(sorted(r.replica_tag for r in split_by_node(backend.replicas, preferred_node)[0]))
+        for backend in backends
+    )
+    return dataclasses.replace(table, backends=bare), preferred
 
 
 def _compare(old: BackendTargets, new: BackendTargets) -> list[Command]:

@@ -19,12 +19,13 @@ class IngressSettings:
         port: port to listen on, 1 to 65535.
         folder: absolute path of a folder of its own, for the configuration, its maps and the
             sockets.
-        node_id: Ray's id of the node, for messages.
+        node_id: Ray's id of the node.
         request_timeout_s: how long either side may be silent during a request, seconds.
         keep_alive_timeout_s: how long a client's idle connection is kept, seconds.
         thread_count: HAProxy's threads.
         is_logged: requests that no replica tells of are written to HAProxy's stdout
             (`loglines.py`).
+        prefers_local: a request goes to a replica of this node rather than to another node's.
     """
 
     host: str
@@ -35,6 +36,7 @@ class IngressSettings:
     keep_alive_timeout_s: float = 60.0
     thread_count: int = 1
     is_logged: bool = False
+    prefers_local: bool = False
 
     def __post_init__(self) -> None:
         if not _HOST.fullmatch(self.host):
@@ -55,6 +57,11 @@ class IngressSettings:
             )
         if self.thread_count < 1 or self.request_timeout_s <= 0 or self.keep_alive_timeout_s <= 0:
             raise ValueError(f"Time limits and thread_count must be above 0, got {self!r}.")
+
+    @property
+    def preferred_node(self) -> str:
+        """Ray's id of the node whose replicas go before others'; "" for none."""
+        return self.node_id if self.prefers_local else ""
 
     @property
     def config_path(self) -> str:

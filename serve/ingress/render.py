@@ -34,6 +34,7 @@ from serve.ingress.maps import (
     method_sets,
 )
 from serve.ingress.names import section_name, server_name
+from serve.ingress.preference import LOCAL_WEIGHT, prefer_idle, split_by_node
 from serve.ingress.records import CONFIG_NAME, Document, IngressSettings
 from serve.records import BackendTargets, IngressTable, ReplicaAddress
 from serve.traffic import SHARD_HEX_DIGITS, SPLIT_SCALE, shadow_edge, thresholds
@@ -87,7 +88,7 @@ def render(table: IngressTable, settings: IngressSettings) -> Document:
         *_relay(settings),
     ]
     for backend in all_backends(table):
-        lines += _backend(backend, files)
+        lines += _backend(backend, files, settings.preferred_node)
     config = "\n".join(lines) + "\n"
     return Document(((CONFIG_NAME, config), *((m.name, m.text) for m in maps.all)))
 
@@ -353,11 +354,12 @@ def _relay(settings: IngressSettings) -> list[str]:
     ]
 
 
-def _backend(backend: BackendTargets, files: dict[str, str]) -> list[str]:
+def _backend(backend: BackendTargets, files: dict[str, str], preferred_node: str) -> list[str]:
     """One serve backend.
 
     leastconn, not roundrobin: times of a model's answers differ, and the replica with the fewest
-    under way is the one that is free first; among equals it takes turns.
+    under way is the one that is free first; among equals it takes turns. How replicas of one node
+    go before others is told in `preference.py`.
     """
     name = section_name(backend.backend_tag)
     tag = f"%[str({name}),map_str({files['tags']})]"
@@ -387,7 +389,11 @@ def _backend(backend: BackendTargets, files: dict[str, str]) -> list[str]:
         f"    http-error status 504 {_TEXT} {own} lf-string "
         f"'Backend \"{tag}\" did not answer in time (request_timeout_s of http_options).'",
     ]
-    lines += [_server(replica, backend.max_concurrent_queries) for replica in backend.replicas]
+    limit = backend.max_concurrent_queries
+    preferred, others = split_by_node(backend.replicas, preferred_node)
+    lines += prefer_idle(name, [server_name(replica.replica_tag) for replica in preferred])
+    lines += [f"{_server(replica, limit)} weight {LOCAL_WEIGHT}" for replica in preferred]
+    lines += [_server(replica, limit) for replica in others]
     return [*lines, ""]
 
 

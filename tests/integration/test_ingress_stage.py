@@ -25,8 +25,9 @@ class Replica:
     `/hold` answers once `release` is set; `/status/503` with that status.
     """
 
-    def __init__(self, name: str, port: int | None = None) -> None:
+    def __init__(self, name: str, port: int | None = None, node: str = "node") -> None:
         self.name = name
+        self.node = node
         self.port = port or free_port()
         self.release = asyncio.Event()
         self.held = 0
@@ -36,7 +37,7 @@ class Replica:
 
     @property
     def address(self) -> ReplicaAddress:
-        return ReplicaAddress(self.name, "actor", "node", "127.0.0.1", self.port, 0)
+        return ReplicaAddress(self.name, "actor", self.node, "127.0.0.1", self.port, 0)
 
     async def start(self) -> None:
         config = uvicorn.Config(
@@ -100,7 +101,9 @@ class Replica:
 
 @contextlib.asynccontextmanager
 async def replicas(*names: str) -> AsyncIterator[list[Replica]]:
-    running = [Replica(name) for name in names]
+    """Replicas; a name such as `b#far@other` has the id of its node after the @."""
+    split = [name.partition("@") for name in names]
+    running = [Replica(name, node=node or "node") for name, _, node in split]
     for replica in running:
         await replica.start()
     try:
@@ -132,10 +135,15 @@ def table(routes: list[IngressRoute], *backends: BackendTargets) -> IngressTable
 
 
 @contextlib.asynccontextmanager
-async def ingress(served: IngressTable) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient]]:
+async def ingress(
+    served: IngressTable, preferred_node: str = ""
+) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient]]:
     """A keeper that serves the table, and a client of it."""
     with tempfile.TemporaryDirectory(prefix="ing-", dir="/tmp") as folder:
-        settings = IngressSettings("127.0.0.1", free_port(), f"{folder}/run")
+        settings = IngressSettings(
+            *("127.0.0.1", free_port(), f"{folder}/run", preferred_node),
+            prefers_local=bool(preferred_node),
+        )
         keeper = IngressKeeper(settings)
         await keeper.start(served)
         try:

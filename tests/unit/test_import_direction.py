@@ -81,6 +81,7 @@ PURE = [
     "serve.ingress.maps",
     "serve.ingress.names",
     "serve.ingress.plan",
+    "serve.ingress.preference",
     "serve.ingress.records",
     "serve.ingress.render",
     "serve.ingress.routes",

@@ -111,3 +111,30 @@ def test_the_order_of_backends_means_nothing() -> None:
 def test_a_backend_that_only_a_policy_names_is_there_without_replicas() -> None:
     routes = table().routes
     assert keep_servers(IngressTable(), IngressTable(routes)).backends == (BackendTargets("b"),)
+
+
+def at(node: str, name: str) -> ReplicaAddress:
+    return dataclasses.replace(member(name), node_id=node)
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"), [("here", ChangeKind.RELOAD), ("there", ChangeKind.RUNTIME)]
+)
+def test_a_replica_of_the_preferred_node_has_a_rule(node: str, kind: ChangeKind) -> None:
+    few = table(at("here", "a"), at("there", "b"))
+    more = table(at("here", "a"), at("there", "b"), at(node, "c"))
+    assert plan_change(few, more, "here").kind is kind
+    assert plan_change(more, few, "here").kind is kind
+    assert plan_change(few, more).kind is ChangeKind.RUNTIME
+
+
+def test_a_replica_that_starts_anew_on_the_preferred_node_keeps_its_rule() -> None:
+    moved = dataclasses.replace(at("here", "a"), http_port=2)
+    change = plan_change(table(at("here", "a")), table(moved), "here")
+    assert change.commands == (SetAddress(B, server_name("b#a"), "h", 2),)
+
+
+def test_a_replica_that_changes_its_node_gains_or_loses_its_rule() -> None:
+    here, there = table(at("here", "a")), table(at("there", "a"))
+    assert plan_change(here, there, "here").kind is ChangeKind.RELOAD
+    assert plan_change(there, here, "here").kind is ChangeKind.RELOAD
