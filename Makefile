@@ -31,7 +31,7 @@ $(stamp): pyproject.toml
 programs: ## Install the programs of the pipeline that Debian has: for all tests to run
 	tools/install-programs
 
-tools: ## Build what the tests need and Debian has not, once, into ~/.cache/tagtrail
+tools: ## Build or fetch what the tests need and Debian has not, once, into ~/.cache/tagtrail
 	tools/build-programs
 
 unit: setup ## Run the unit tests: seconds, no Ray
