@@ -30,7 +30,7 @@ from tests.integration.clusters import (
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import ROOT, script_env, wait_until, write_script
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
 
 PORT = 8000
 REQUEST_TIMEOUT_S = 5

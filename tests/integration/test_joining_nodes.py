@@ -23,7 +23,7 @@ from tests.integration.clusters import short_folder, user_environment
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import ROOT, is_alive, wait_until, write_script
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
 
 PORT = 8000
 LONG_S = 120
