@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def head_node(environment: Mapping[str, str], folder: Path, *options: str) -> It
 
 @contextlib.contextmanager
 def ray_node(
-    environment: Mapping[str, str], folder: Path, *options: str
+    environment: Mapping[str, str], folder: Path, *options: str, prefix: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`ray start --block` with ports of its own, killed with all it started when the block ends.
 
@@ -78,10 +78,11 @@ def ray_node(
         environment: of the node.
         folder: its temporary folder, made by the caller, who removes it.
         options: `--head`, `--address=...`, and more.
+        prefix: of the command: what makes it run on a host.
     """
     ports = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     command = [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+        *(*prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
         f"--temp-dir={folder}",
         *(f"--{name}={free_port()}" for name in ports),
         *options,
@@ -109,6 +110,11 @@ def ray_node(
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait(END_S)
+
+
+def short_folder() -> Path:
+    """For a node: Ray's socket paths are limited. Who asks removes it."""
+    return Path(tempfile.mkdtemp(prefix="tn", dir="/tmp"))
 
 
 def descendants(pid: int) -> set[Process]:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.integration.clusters import ray_node
+from tests.integration.clusters import ray_node, short_folder
 from tests.integration.follower import follow
 from tests.integration.processes import ROOT, run_script, script_env, wait_until
 
@@ -92,7 +91,7 @@ def nodes(ray_cluster: None) -> Iterator[Nodes]:
         *("--head", f"--port={gcs}", "--include-dashboard=true"),
         *(f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"),
     )
-    folders = (make_folder(), make_folder())
+    folders = (short_folder(), short_folder())
     try:
         with ray_node(environment, folders[0], *options_of(HEAD, "head"), *head_options):
             address = f"{HEAD}:{gcs}"
@@ -106,11 +105,6 @@ def nodes(ray_cluster: None) -> Iterator[Nodes]:
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def make_folder() -> Path:
-    """Short: Ray's socket paths are limited."""
-    return Path(tempfile.mkdtemp(prefix="tn", dir="/tmp"))
 
 
 def options_of(address: str, name: str) -> tuple[str, ...]:

@@ -1,0 +1,167 @@
+"""`EveryNode` on a `ray.cluster_utils.Cluster`: an ingress on a node that joins, gone with it.
+
+An ingress needs its port for itself, so each node is in a network namespace of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import free_port
+from tests.integration.clusters import short_folder, user_environment
+from tests.integration.hosts import Host, hosts
+from tests.integration.processes import ROOT, is_alive, wait_until, write_script
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
+
+PORT = 8000
+LONG_S = 120
+
+CLUSTER = """
+    import ctypes, os, sys
+    from ray.cluster_utils import Cluster
+
+    NEW_NETWORK = 0x40000000
+    gcs_port, folder, *places = sys.argv[1:]  # of each node: namespace, address
+
+    def add(cluster, number, **more):
+        namespace, address = places[2 * number :][:2]
+        descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+        # What this thread starts from here on is in that namespace.
+        assert ctypes.CDLL(None).setns(descriptor, NEW_NETWORK) == 0
+        os.close(descriptor)
+        return cluster.add_node(
+            wait=False,
+            node_ip_address=address,
+            temp_dir=os.path.join(folder, ("ray", "other")[number]),  # the first: $RAY_TMPDIR's
+            include_dashboard=False,
+            **more,
+        )
+
+    cluster = Cluster()
+    add(cluster, 0, gcs_server_port=int(gcs_port))
+    print("ready", flush=True)
+    for line in sys.stdin:
+        if line == "add\\n":
+            node = add(cluster, 1)
+        else:
+            cluster.remove_node(node, allow_graceful=False)
+        print("done", flush=True)
+    cluster.shutdown()
+"""
+
+
+@dataclass
+class Cluster:
+    """A cluster whose second node comes and goes. Its first one serves, with `EveryNode`."""
+
+    hosts: list[Host]
+    address: str
+    environment: dict[str, str]
+    keeper: subprocess.Popen[str]
+
+    def tell(self, word: str) -> None:
+        """`add` or `remove` the second node."""
+        assert self.keeper.stdin is not None
+        assert self.keeper.stdout is not None
+        print(word, file=self.keeper.stdin, flush=True)
+        assert self.keeper.stdout.readline() == "done\n"
+
+    def tagtrail(self, *args: str) -> str:
+        """`tagtrail`, on the first node."""
+        done = subprocess.run(
+            [
+                *(*self.hosts[0].prefix, sys.executable, "-m", "serve"),
+                *("--address", self.address, *args),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=LONG_S,
+            env=self.environment,
+            cwd=ROOT,
+            check=False,
+        )
+        assert done.stderr == ""
+        return done.stdout
+
+    def wait_for_ingresses(self, count: int) -> set[str]:
+        """Until `status` tells that so many serve; the ids of their nodes."""
+
+        def ask() -> set[str]:
+            status: Any = json.loads(self.tagtrail("status", "--json"))
+            nodes = {view["node_id"] for view in status["ingresses"]}
+            return nodes if status["healthy"] and len(nodes) == count else set()
+
+        return wait_until(ask, LONG_S)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with contextlib.ExitStack() as undo:
+        made = undo.enter_context(hosts(2))
+        folder = short_folder()
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        port = free_port()
+        places = [part for host in made for part in (host.namespace, host.address)]
+        environment = user_environment(folder) | {"RAY_AUTH_MODE": "disabled"}
+        keeper = undo.enter_context(
+            subprocess.Popen(
+                [
+                    *(*made[0].prefix, sys.executable, str(write_script(CLUSTER, folder))),
+                    *(str(port), str(folder), *places),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        )
+        undo.callback(keeper.kill)
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == "ready\n"
+        found = Cluster(made, f"{made[0].address}:{port}", environment, keeper)
+        found.tagtrail("start", "--http-host", "0.0.0.0", "--http-location", "EveryNode")
+        yield found
+        found.tagtrail("shutdown")
+        keeper.communicate(timeout=LONG_S)
+        assert keeper.returncode == 0
+
+
+def test_a_node_that_joins_has_an_ingress_which_goes_with_it(cluster: Cluster) -> None:
+    (head,) = cluster.wait_for_ingresses(1)
+    assert is_served(cluster.hosts[0])
+
+    cluster.tell("add")
+    both = cluster.wait_for_ingresses(2)
+    assert is_served(cluster.hosts[1])
+    started = haproxies_on(cluster.hosts[1])
+
+    cluster.tell("remove")
+    assert cluster.wait_for_ingresses(1) == {head} == both & {head}
+    assert started
+    wait_until(lambda: not any(map(is_alive, started)), LONG_S)
+    assert is_served(cluster.hosts[0])
+
+
+def is_served(host: Host) -> bool:
+    return httpx.get(f"http://{host.address}:{PORT}/-/healthz", timeout=60).status_code == 200
+
+
+def haproxies_on(host: Host) -> set[int]:
+    """Process ids of the HAProxy in a host's namespace."""
+    told = subprocess.run(
+        ["ip", "netns", "pids", host.namespace], capture_output=True, text=True, check=True
+    )
+    pids = map(int, told.stdout.split())
+    return {pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "haproxy\n"}
