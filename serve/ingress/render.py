@@ -52,6 +52,14 @@ RETRY_WINDOW_S = 5.0
 One attempt each CONNECT_TIMEOUT_MS.
 """
 
+SILENT_HOST_S = 10
+"""How soon a connection to a host that is cut off is known to be dead, seconds.
+
+What was sent over it after the cut is not covered: TCP sends that again and again, until the
+request's own time limit. HAProxy's `tcp-ut` would end it, but a server that is added while it runs
+can't have it.
+"""
+
 _HAPROXY_BUFFER_BYTES = 16_384
 _HAPROXY_REWRITE_BYTES = 1_024
 _HEAD_BYTES = 1_024  # room for the status line and headers beside a body in one buffer
@@ -159,8 +167,20 @@ def _defaults(settings: IngressSettings, files: dict[str, str]) -> list[str]:
         "    timeout tunnel 1h",
         "    option idle-close-on-response",
         "    option http-no-delay",
+        *_probe_servers(),
         *log,
         "",
+    ]
+
+
+def _probe_servers() -> list[str]:
+    """Ask the host of a silent replica whether it is there: three times, after a pause."""
+    idle_s, every_s, count = SILENT_HOST_S - 6, 2, 3
+    return [
+        "    option srvtcpka",
+        f"    srvtcpka-idle {idle_s}s",
+        f"    srvtcpka-intvl {every_s}s",
+        f"    srvtcpka-cnt {count}",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from serve.ingress.maps import key_endpoints, make_maps
 from serve.ingress.names import section_name, server_name
 from serve.ingress.records import Document, IngressSettings
-from serve.ingress.render import format_address, render
+from serve.ingress.render import SILENT_HOST_S, format_address, render
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
 from serve.traffic import TrafficPolicy
 
@@ -164,3 +165,13 @@ def test_names_of_ours_are_readable_and_never_shared() -> None:
 def test_settings_that_cannot_work_are_refused(field: str, value: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         dataclasses.replace(SETTINGS, **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_silent_host_is_noticed_in_ten_seconds() -> None:
+    text = section(render(IngressTable(), SETTINGS), "defaults")
+    seconds = {
+        name: int(re.findall(rf"srvtcpka-{name} (\d+)s?$", text, re.M)[0])
+        for name in ("idle", "intvl", "cnt")
+    }
+    assert "option srvtcpka\n" in text
+    assert seconds["idle"] + seconds["intvl"] * seconds["cnt"] == SILENT_HOST_S
