@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from typing import Any
 
 import pytest
 
+from tests.integration.processes import is_alive
+
 PREFIXES = [f"10.77.{number}.0/24" for number in range(100)]
+_OURS = re.compile(r"tt(\d+)n\d+([hv]\d+)?")
 _numbers = itertools.count(1)
 
 
@@ -57,6 +61,7 @@ def hosts(count: int) -> Iterator[list[Host]]:
         pytest.skip("hosts need the program 'ip' (package iproute2)")
     if os.geteuid() != 0:
         pytest.skip("hosts are network namespaces, and need root")
+    _remove_left()
     name = f"tt{os.getpid()}n{next(_numbers)}"
     with contextlib.ExitStack() as undo:
         try:
@@ -99,6 +104,18 @@ def _free_network() -> ipaddress.IPv4Network:
     taken = [ipaddress.IPv4Network(dst, strict=False) for dst in told]
     networks = map(ipaddress.IPv4Network, PREFIXES)
     return next(n for n in networks if not any(n.overlaps(other) for other in taken))
+
+
+def _remove_left() -> None:
+    """What a test run that was killed could not remove."""
+    namespaces = [line.split()[0] for line in _ip("netns", "list").splitlines()]
+    links = [entry["ifname"] for entry in json.loads(_ip("-json", "link", "show"))]
+    for kind, names in (("netns", namespaces), ("link", links)):
+        for name in names:
+            match = _OURS.fullmatch(name)
+            if match and not is_alive(int(match[1])):
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    _ip(kind, "delete", name)
 
 
 def _remove_link(link: str) -> None:
