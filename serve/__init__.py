@@ -1,79 +1,32 @@
-"""Tagtrail's serving core: backends, endpoints and handles on Ray, behind HAProxy."""
+"""Tagtrail's serving core: backends, endpoints and handles on Ray, behind HAProxy.
 
-from observability.instrument.context import RequestContext, carry_context
-from observability.instrument.logging_config import LoggingConfig
-from serve.api import (
-    connect,
-    create_backend,
-    create_endpoint,
-    delete_backend,
-    delete_endpoint,
-    get_backend_config,
-    get_handle,
-    list_backends,
-    list_endpoints,
-    set_traffic,
-    shadow_traffic,
-    shutdown,
-    start,
-    update_backend_config,
-)
-from serve.asgi import ingress
-from serve.batching import accept_batch, batch
-from serve.client import Client
-from serve.config import BackendConfig, HTTPOptions
-from serve.context import (
-    ReplicaContext,
-    get_current_backend_tag,
-    get_current_replica_tag,
-    get_replica_context,
-    get_request_context,
-)
-from serve.errors import (
-    BackendStartError,
-    QueueFullError,
-    QueueTimeoutError,
-    RayServeException,
-    ReplicaDiedError,
-    ReplicaUnavailableError,
-)
-from serve.request import HTTPRequest, ServeRequest
+The names are those of `serve.public`. They are loaded when the first one is asked for: the command
+`tagtrail` needs none of them to print its help or to read a folder of segments, and Ray alone takes
+half a second.
+"""
 
-__all__ = [
-    "BackendConfig",
-    "BackendStartError",
-    "Client",
-    "HTTPOptions",
-    "HTTPRequest",
-    "LoggingConfig",
-    "QueueFullError",
-    "QueueTimeoutError",
-    "RayServeException",
-    "ReplicaContext",
-    "ReplicaDiedError",
-    "ReplicaUnavailableError",
-    "RequestContext",
-    "ServeRequest",
-    "accept_batch",
-    "batch",
-    "carry_context",
-    "connect",
-    "create_backend",
-    "create_endpoint",
-    "delete_backend",
-    "delete_endpoint",
-    "get_backend_config",
-    "get_current_backend_tag",
-    "get_current_replica_tag",
-    "get_handle",
-    "get_replica_context",
-    "get_request_context",
-    "ingress",
-    "list_backends",
-    "list_endpoints",
-    "set_traffic",
-    "shadow_traffic",
-    "shutdown",
-    "start",
-    "update_backend_config",
-]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from serve.public import *  # noqa: F403 - all its names, which it lists
+    from serve.public import __all__ as __all__
+else:  # unseen by type checkers: they would take any name for known
+    # A package becomes an attribute of its parent when it is loaded, which happens once. So this
+    # one is loaded now, and from here on the name is free for the function `ingress`.
+    from serve import ingress
+
+    del ingress
+
+    def __getattr__(name: str) -> Any:
+        if name == "__all__" or not name.startswith("__"):
+            import serve.public as public
+
+            globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module 'serve' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -129,12 +129,14 @@ def create_backend(
             a class decorated with `serve.ingress`, or an import path `module.attribute` of one.
         *init_args: arguments of the class's constructor.
         ray_actor_options: Ray options of each replica: `num_cpus` (default 1), `num_gpus`,
-            `resources`, `runtime_env`...
+            `resources`, `runtime_env`... A file that `runtime_env` names (`pip`, `uv`, `conda`) is
+            read here, not in the cluster. Folders are not taken: give the URI of a zip file.
         config: BackendConfig or a dictionary of its fields.
 
     Raises:
-        ValueError: the tag is taken; bad options; arguments for a function.
-        TypeError: an argument of the wrong type.
+        ValueError: the tag is taken; bad options, those that Ray refuses included; arguments for a
+            function.
+        TypeError: an argument or an option of the wrong type.
         BackendStartError: a constructor raised (its traceback is in the message), took longer than
             `startup_timeout_s`, or the resources were not there within `placement_timeout_s`.
     """

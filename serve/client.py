@@ -12,6 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from serve.actor_options import settle_actor_options
 from serve.config import BackendConfig, parse_config
 from serve.controller.goal import BackendGoal, EndpointGoal
 from serve.definition import Definition
@@ -23,7 +24,6 @@ from serve.ingress.routes import check_route
 from serve.status import Status
 from serve.traffic import TrafficPolicy
 from serve.validate import (
-    check_actor_options,
     check_methods,
     check_name,
     check_proportion,
@@ -80,7 +80,10 @@ class Client:
         """As create_backend, with a definition that may have named arguments."""
         check_name(tag, "backend_tag")
         traits = definition.inspect()
-        options = check_actor_options(ray_actor_options)
+        try:
+            options = settle_actor_options(ray_actor_options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Backend '{tag}': {error}") from None
         resolved = parse_config(config, "config").resolve(traits)
         goal = BackendGoal(
             tag, definition.pack(), traits, options, resolved, change_id=uuid.uuid4().hex

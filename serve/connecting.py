@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serve.exits import fail
@@ -39,7 +41,7 @@ def connect_instance(address: str) -> Client:
 
 
 def reach_ray(address: str) -> None:
-    """Connect this process. ConnectionError: there is no cluster."""
+    """Connect this process until it ends. ConnectionError: there is no cluster."""
     import ray
 
     try:
@@ -47,6 +49,24 @@ def reach_ray(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
         raise ConnectionError(str(error)) from error
+    # Ray would do it too, after half a second of waiting for output of the cluster: there is none.
+    atexit.register(ray.shutdown)
+
+
+def is_ray_running(processes: Path = Path("/proc")) -> bool:
+    """Whether a Ray node runs on this machine.
+
+    Args:
+        processes: where the system shows its processes, if it does.
+    """
+    # Ray finds its nodes by the names of their processes, but to import it takes half a second.
+    # So it is asked only if something here is named like one, or where that can't be seen.
+    commands = list(processes.glob("[0-9]*/cmdline"))
+    if commands and not any(map(_may_be_node, commands)):
+        return False
+    from ray._private.services import find_gcs_addresses
+
+    return bool(find_gcs_addresses())
 
 
 def find_instance() -> Client | None:
@@ -58,6 +78,13 @@ def find_instance() -> Client | None:
         return connect()
     except RayServeException:
         return None
+
+
+def _may_be_node(command: Path) -> bool:
+    try:
+        return b"raylet" in command.read_bytes()
+    except OSError:  # it has ended, or is another user's: Ray could not read it either
+        return False
 
 
 def _check_reachable(address: str) -> None:

@@ -153,9 +153,10 @@ class _Report:
 
 def _read(name: str, *, as_json: bool) -> AppFile:
     from serve.app.read import FileError, Located, read_app
+    from serve.app.settle import settle
 
     try:
-        return read_app(Path(name).read_text(encoding="utf-8-sig"), name)
+        return settle(read_app(Path(name).read_text(encoding="utf-8-sig"), name))
     except FileError as error:
         _end_wrong(error.problems, as_json=as_json)
     except UnicodeDecodeError as error:

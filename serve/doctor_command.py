@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from observability.doctor.facts import Addresses
 from observability.doctor.findings import (
     Finding,
     Station,
@@ -22,11 +21,12 @@ from observability.doctor.findings import (
 from observability.doctor.show import show_finding
 from observability.instrument.plain import one_line
 from serve.connecting import find_instance, reach_ray
-from serve.doctor_facts import gather_facts
 from serve.errors import RayServeException
 from serve.exits import EXIT_DIFFERS, EXIT_FAILED
 from serve.ids import random_letters
-from serve.status import describe
+
+if TYPE_CHECKING:
+    from observability.doctor.facts import Addresses
 
 PROGRAMS = ("agent", "loki", "victoria_logs", "prometheus", "grafana")
 
@@ -131,6 +131,14 @@ def _examine(
             "tagtrail start",
         )
         return
+
+    from observability.doctor.doctor import Doctor
+    from observability.doctor.entrance import Canary
+    from observability.doctor.probes import Probes
+    from observability.trail.nodes import cluster_folders
+    from serve.doctor_facts import gather_facts
+    from serve.status import describe
+
     try:
         status = client.status()
     except RayServeException as error:
@@ -139,12 +147,6 @@ def _examine(
         )
         return
     yield _judge_instance(describe(status, client.controller_name))
-
-    from observability.doctor.doctor import Doctor
-    from observability.doctor.entrance import Canary
-    from observability.doctor.probes import Probes
-    from observability.trail.nodes import cluster_folders
-
     here, others = cluster_folders()
     probes = Probes(auth)
     try:
@@ -201,6 +203,7 @@ def _judge_instance(described: dict[str, Any]) -> Finding:
 
 
 def _read_addresses(options: dict[str, str | None]) -> Addresses:
+    from observability.doctor.facts import Addresses
     from observability.doctor.probes import check_url
 
     try:

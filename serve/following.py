@@ -15,6 +15,7 @@ from observability.trail.command import Trail
 from observability.trail.query import Query, parse_time
 from observability.trail.segments import SegmentFolder
 from observability.trail.source import Place, SourceError
+from serve.connecting import is_ray_running, reach_ray
 from serve.exits import fail
 
 
@@ -80,25 +81,18 @@ def _open_loki(url: str, tenant: str | None) -> Place:
 def _open_segments(address: str, folder: str | None) -> Place:
     if folder is not None:
         return Cluster(_existing(Path(folder)))
-    if address == "auto" and not _is_ray_running():
+    if address == "auto" and not is_ray_running():
         click.echo("No Ray runs on this machine: this is its last session.", err=True)
         return Cluster(_existing(last_session_folder()))
-    import ray
+    try:
+        reach_ray(address)
+    except ConnectionError as error:
+        fail(f"No Ray cluster found at '{address}' ({error}). --folder reads segments without Ray.")
 
     from observability.trail.nodes import cluster_folders
 
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError, RuntimeError) as error:
-        fail(f"No Ray cluster found at '{address}' ({error}). --folder reads segments without Ray.")
     here, others = cluster_folders()
     return Cluster(here, others)
-
-
-def _is_ray_running() -> bool:
-    from ray._private.services import find_gcs_addresses
-
-    return bool(find_gcs_addresses())
 
 
 def _existing(path: Path) -> SegmentFolder:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _RESERVED_OPTIONS = (
     "lifetime", "name", "namespace", "max_restarts", "max_task_retries", "max_concurrency",
-    "placement_group", "get_if_exists",
+    "placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks",
+    "get_if_exists",
 )  # fmt: skip
 _NUMBERS = ("num_cpus", "num_gpus", "memory", "object_store_memory")
+_OWN_RESOURCES = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+_STRATEGIES = ("DEFAULT", "SPREAD")
+_URI = re.compile(r"[a-z0-9]+://.+", re.I)
 
 
 def check_name(name: object, what: str) -> str:
@@ -25,11 +30,13 @@ def check_name(name: object, what: str) -> str:
 
 
 def check_actor_options(options: object) -> dict[str, Any]:
-    """Ray options for a replica's actor, `num_cpus` filled in.
+    """Ray options for a replica's actor, `num_cpus` filled in: what Ray would not refuse, or late.
+
+    `serve.actor_options` asks Ray itself about the rest.
 
     Raises:
         TypeError: not a dictionary, or a resource that is no number.
-        ValueError: a key that is Tagtrail's own, or a negative number.
+        ValueError: a key that is Tagtrail's own, or a bad value.
     """
     if options is None:
         return {"num_cpus": 1}
@@ -39,12 +46,7 @@ def check_actor_options(options: object) -> dict[str, Any]:
             "Example: "
             "ray_actor_options={'num_cpus': 2}."
         )
-    for key in _RESERVED_OPTIONS:
-        if key in options:
-            raise ValueError(
-                f"Specifying {key} in ray_actor_options is not allowed: Tagtrail sets it. Remove "
-                "it."
-            )
+    _check_names(options)
     for key in _NUMBERS:
         if key in options:
             _check_amount(f"{key} in ray_actor_options", options[key])
@@ -54,9 +56,46 @@ def check_actor_options(options: object) -> dict[str, Any]:
             f"resources in ray_actor_options must be a dictionary. Got {type(resources).__name__}: "
             f"{resources!r}. Example: {{'resources': {{'Magic': 1}}}}."
         )
-    for name, amount in resources.items():
-        _check_amount(f"resource '{name}' in ray_actor_options", amount)
+    check_resources(resources)
+    _check_gpus(options.get("num_gpus", 0))
+    _check_strategy(options.get("scheduling_strategy"))
+    check_runtime_env(options.get("runtime_env"))
     return {"num_cpus": 1, **options}
+
+
+def check_resources(resources: Mapping[Any, Any]) -> None:
+    """Resources of the user's own naming: text -> amount.
+
+    Raises:
+        TypeError: a name that is no text, or an amount that is no number.
+        ValueError: a name that is Ray's own, or a negative amount.
+    """
+    for name, amount in resources.items():
+        if not isinstance(name, str):
+            raise TypeError(f"Names of resources in ray_actor_options must be str. Got {name!r}.")
+        if name in _OWN_RESOURCES:
+            raise ValueError(
+                f"{name} is not a resource of your own naming. Use '{_OWN_RESOURCES[name]}' for it."
+            )
+        _check_amount(f"resource '{name}' in ray_actor_options", amount)
+
+
+def check_runtime_env(env: object) -> None:
+    """ValueError when a replica's runtime environment has a folder in place of a URI."""
+    # Ray takes a folder for a whole job only. For an actor it would not start its process, and the
+    # backend would give up after `placement_timeout_s` for want of resources.
+    if not isinstance(env, Mapping):  # None; of anything else, Ray says that it is wrong
+        return
+    modules = env.get("py_modules")
+    places = [("working_dir", env.get("working_dir"))]
+    places += [("py_modules", each) for each in (modules if isinstance(modules, list) else ())]
+    for key, value in places:
+        if isinstance(value, str) and not _URI.fullmatch(value):
+            raise ValueError(
+                f"{key} of a replica must be a URI of a zip file, e.g. 'https://...zip' or "
+                f"'s3://...zip'; Ray takes no folder here. Got {value!r}. For a folder that "
+                "every node has, use env_vars: {PYTHONPATH: " + value + "}."
+            )
 
 
 def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
@@ -104,6 +143,33 @@ def check_proportion(proportion: object) -> float:
     if not _is_number(proportion) or not 0 <= proportion <= 1:  # type: ignore[operator]
         raise TypeError(f"proportion must be a float from 0 to 1. Got {proportion!r}.")
     return float(proportion)  # type: ignore[arg-type]
+
+
+def _check_names(options: Mapping[Any, Any]) -> None:
+    for key in options:
+        if not isinstance(key, str):
+            raise TypeError(f"Names in ray_actor_options must be str. Got {key!r}.")
+        if key in _RESERVED_OPTIONS:
+            raise ValueError(
+                f"Specifying {key} in ray_actor_options is not allowed: Tagtrail sets it. Remove "
+                "it."
+            )
+
+
+def _check_gpus(amount: float) -> None:
+    if amount > 1 and amount != int(amount):
+        raise ValueError(
+            f"num_gpus in ray_actor_options must be a whole number, or a share of one GPU below 1. "
+            f"Got {amount!r}."
+        )
+
+
+def _check_strategy(strategy: object) -> None:
+    if isinstance(strategy, str) and strategy not in _STRATEGIES:
+        raise ValueError(
+            f"scheduling_strategy in ray_actor_options must be one of {', '.join(_STRATEGIES)} or "
+            f"an object of ray.util.scheduling_strategies. Got {strategy!r}."
+        )
 
 
 def _check_amount(what: str, amount: object) -> None:

@@ -18,13 +18,18 @@ from serve.config import BackendConfig
 from serve.controller.goal import check_weights
 from serve.ingress.routes import check_route
 from serve.traffic import TrafficPolicy
-from serve.validate import check_actor_options, check_methods, check_name
+from serve.validate import (
+    check_actor_options,
+    check_methods,
+    check_name,
+    check_resources,
+    check_runtime_env,
+)
 
 EXTENSION = "x-"
 """A key at the top that begins with this is the user's own: a place for YAML's anchors."""
 
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*[.:][^\W\d]\w*")
-_URI = re.compile(r"[a-z0-9]+://.+", re.I)
 
 
 def _check_import(path: str) -> str:
@@ -62,24 +67,12 @@ def _check_traffic(weights: dict[str, float]) -> dict[str, float]:
 
 
 def _check_resources(resources: dict[str, float]) -> dict[str, float]:
-    own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
-    for name in own.keys() & resources.keys():
-        raise ValueError(f"{name} is not a resource of your own naming. Use '{own[name]}' for it.")
+    check_resources(resources)
     return resources
 
 
 def _check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
-    # Ray takes a folder for a whole job only. For an actor it would not start its process, and the
-    # backend would give up after `placement_timeout_s` for want of resources.
-    folders = {"working_dir": [env.get("working_dir")], "py_modules": env.get("py_modules")}
-    for key, values in folders.items():
-        for value in values if isinstance(values, list) else []:
-            if isinstance(value, str) and not _URI.fullmatch(value):
-                raise ValueError(
-                    f"{key} of a replica must be a URI of a zip file, e.g. 'https://...zip' or "
-                    f"'s3://...zip'; Ray takes no folder here. Got {value!r}. For a folder that "
-                    "every node has, use env_vars: {PYTHONPATH: " + value + "}."
-                )
+    check_runtime_env(env)
     return env
 
 

@@ -154,17 +154,25 @@ class Executor:
         name = replica_actor_name(self._controller_name, tag)
         # The class's name is what the dashboard and `ray list actors` show.
         cls = type(f"RayServeReplica_{backend.traits.name}", (ReplicaActor,), {})
-        actor = (
-            ray.remote(cls)
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                max_concurrency=ACTOR_CONCURRENCY,
-                **_FOREVER,
-                **backend.actor_options,
+        try:
+            actor = (
+                ray.remote(cls)
+                .options(
+                    name=name,
+                    namespace=NAMESPACE,
+                    max_concurrency=ACTOR_CONCURRENCY,
+                    **_FOREVER,
+                    **backend.actor_options,
+                )
+                .remote(spec)
             )
-            .remote(spec)
-        )
+        except Exception as error:  # noqa: BLE001 - Ray refuses some options only here, in many ways
+            self._fail_replica(
+                tag,
+                f"Replica '{tag}' can't be started with these ray_actor_options "
+                f"({', '.join(backend.actor_options)}): {error}",
+            )
+            return
         self._actors[tag] = actor
         self._tend(tag, self._tend_replica(tag, actor))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ class ReplicaActor:
     """One replica's actor. The methods are the controller's, but for `handle_call`."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
+        # All that the user's code asks `serve` for: loaded here and not in its first request. By
+        # name, for it imports this file.
+        importlib.import_module("serve.public")
         host = ray.util.get_node_ip_address()
         self._records = ReplicaRecords(
             segment_folder(),

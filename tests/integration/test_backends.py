@@ -526,6 +526,42 @@ def test_a_wrong_create_backend_raises_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("kind", "words", "options"),
+    [
+        (ValueError, "Ray does not take num_cpu .* Did you mean 'num_cpus'?", {"num_cpu": 1}),
+        (ValueError, "Ray does not take nonsense .* usual ones: accel", {"nonsense": 1}),
+        (ValueError, "num_cpus in ray_actor_options must be >= 0. Got -1.", {"num_cpus": -1}),
+        (TypeError, "accelerator_type .* received type <class 'int'>", {"accelerator_type": 5}),
+        (ValueError, "take label_selector .* `!in\\(", {"label_selector": {"a": "!in("}}),
+        (ValueError, "one of DEFAULT, SPREAD", {"scheduling_strategy": "FAR"}),
+        (TypeError, "'env_vars'", {"runtime_env": {"env_vars": {"A": 1}}}),
+        (ValueError, "/nowhere", {"runtime_env": {"working_dir": "/nowhere"}}),
+        (ValueError, "nowhere.txt is not a valid file", {"runtime_env": {"pip": "nowhere.txt"}}),
+    ],
+)
+def test_options_that_ray_refuses_are_refused_at_once_and_good_ones_work_then(
+    instance: Instance, kind: type[Exception], words: str, options: dict[str, Any]
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(kind, match=f"^Backend 'picky': .*{words}") as caught:
+        serve.create_backend("picky", hello, ray_actor_options=options)
+    assert time.monotonic() - began < 2
+    assert type(caught.value) is kind
+    assert "picky" not in serve.list_backends()
+    serve.create_backend("picky", hello, ray_actor_options={"num_cpus": 0}, config=QUICK)
+    assert "picky" in serve.list_backends()
+
+
+def test_options_that_ray_refuses_only_when_it_starts_an_actor_are_told_in_its_words(
+    instance: Instance,
+) -> None:
+    options = {"num_cpus": 0, "allow_out_of_order_execution": False}
+    with pytest.raises(serve.BackendStartError, match="allow_out_of_order_execution"):
+        serve.create_backend("late", hello, ray_actor_options=options)
+    assert "late" not in serve.list_backends()
+
+
+@pytest.mark.parametrize(
     ("kind", "words", "tag", "change"),
     [
         (TypeError, "config_options must be a BackendConfig or dict", "taken", 5),

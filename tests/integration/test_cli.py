@@ -169,6 +169,30 @@ def test_status_tells_what_runs_as_a_table_and_as_json(no_instance: None, ray_ad
     assert (backend["tag"], backend["running"], backend["last_error"]) == ("shown", 1, None)
 
 
+def test_a_command_ends_without_waiting_for_what_nobody_prints(
+    no_instance: None, ray_address: str
+) -> None:
+    code = (
+        "import sys, time\n"
+        "sleep = time.sleep\n"
+        "time.sleep = lambda seconds: print('slept', seconds) or sleep(seconds)\n"
+        "from serve.cli import main\n"
+        f"sys.argv = ['tagtrail', '--address', {ray_address!r}, 'logs', '-n', '1']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=script_env(None),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr  # whether or not there are records
+    assert "slept" not in done.stdout
+
+
 def test_status_exits_with_3_and_the_error_when_a_backend_is_not_at_its_goal(
     no_instance: None, ray_address: str, tmp_path: Path
 ) -> None:

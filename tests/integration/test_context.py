@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from typing import Any
 
@@ -47,6 +48,15 @@ def test_a_backend_knows_its_tags_in_the_constructor_the_handler_and_its_threads
     assert is_same
     for method in ("on_the_loop", "in_a_thread"):
         assert serve.get_handle(name).options(method_name=method).call().result() == replica
+
+
+def test_all_that_serve_offers_is_loaded_before_the_first_request(
+    instance: Instance, bring_up: Deploy
+) -> None:
+    def look() -> str:  # names nothing of `serve`, so that it can't be what loads it
+        return str("serve.public" in sys.modules)
+
+    assert instance.http.get(f"/{bring_up(look)}").text == "True"
 
 
 def test_each_replica_has_a_tag_of_its_own_and_says_so_in_its_answers(

@@ -1,0 +1,84 @@
+"""The names of `serve`: all there, and loaded when the first one is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+import serve
+import serve.public as public
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(code: str) -> None:
+    """In an interpreter where nothing of `serve` is loaded yet."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_each_public_name_is_there_and_listed() -> None:
+    for name in public.__all__:
+        assert getattr(serve, name) is getattr(public, name)
+    assert serve.__all__ == public.__all__
+    assert set(public.__all__) <= set(dir(serve))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'serve' has no attribute 'create_backnd'"):
+        serve.create_backnd  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(serve, "__nothing__")
+
+
+@pytest.mark.slow
+def test_the_package_itself_loads_no_ray() -> None:
+    run("import serve, sys; assert not {'ray', 'pydantic', 'serve.public'} & set(sys.modules)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    [
+        "from serve import ingress",
+        "import serve.ingress.names",
+        "import serve.ingress.actor, serve.replica.actor, serve.controller.actor",
+    ],
+)
+def test_ingress_is_the_function_whatever_is_loaded_first(first: str) -> None:
+    run(
+        f"{first}\n"
+        "import serve, serve.ingress.process\n"
+        "from serve import ingress\n"
+        "from serve.asgi import ingress as function\n"
+        "assert serve.ingress is ingress is function, serve.ingress\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from serve import start, BackendConfig; BackendConfig()",
+        "from serve import *; assert callable(start) and callable(ingress)",
+        "import serve; assert 'start' in dir(serve) and 'start' in serve.__all__",
+        "import serve; assert serve.start and serve.client.Client is serve.Client",
+    ],
+)
+def test_each_way_of_importing_works_as_the_first_one(code: str) -> None:
+    run(code)
+
+
+@pytest.mark.slow
+def test_a_function_that_names_serve_travels_by_value() -> None:
+    def ask() -> object:
+        return serve.get_request_context
+
+    ask.__module__ = "__main__"
+    packed = cloudpickle.dumps(ask)
+    run(f"import pickle; assert pickle.loads({packed!r})().__name__ == 'get_request_context'")
