@@ -310,6 +310,7 @@ def _start_controller(
             namespace=NAMESPACE,
             lifetime="detached" if detached else None,
             num_cpus=0,
+            memory=1,  # bytes: an actor that asks for nothing is put anywhere, affinity or not
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=100_000,

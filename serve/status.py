@@ -29,6 +29,7 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
     ingresses = [
         {
             "node_id": view.node_id,
+            "node": view.node_address,
             "address": view.address,
             "metrics": view.admin_address and f"http://{view.admin_address}/metrics",
             "error": view.error,

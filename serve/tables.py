@@ -12,11 +12,7 @@ from rich.table import Table
 def print_status(described: dict[str, Any]) -> None:
     """Print a described status as tables."""
     console = Console()
-    addresses = [i["address"] or f"not listening: {i['error']}" for i in described["ingresses"]]
-    console.print(f"HTTP: {', '.join(addresses) or 'no server'}", highlight=False)
-    pages = [ingress["metrics"] for ingress in described["ingresses"] if ingress["metrics"]]
-    if pages:
-        console.print(f"Metrics: {', '.join(pages)}", highlight=False)
+    _print_ingresses(console, described["ingresses"])
     endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
     for endpoint in described["endpoints"]:
         endpoints.add_row(
@@ -45,6 +41,22 @@ def print_status(described: dict[str, Any]) -> None:
         if backend["last_error"]:
             error = escape(backend["last_error"])
             console.print(f"[red]{escape(backend['tag'])}[/]: {error}", highlight=False)
+
+
+def _print_ingresses(console: Console, ingresses: list[dict[str, Any]]) -> None:
+    """Two lines for one, a table for those of several nodes."""
+    listens = [i["address"] or f"not listening: {i['error']}" for i in ingresses]
+    if len(ingresses) > 1:
+        table = Table("Node", "HTTP", "Metrics, from the node itself", title="HTTP servers")
+        for ingress, listening in zip(ingresses, listens, strict=True):
+            node = ingress["node"] or ingress["node_id"][:12]
+            table.add_row(node, escape(listening), ingress["metrics"])
+        console.print(table)
+        return
+    console.print(f"HTTP: {''.join(listens) or 'no server'}", highlight=False)
+    for ingress in ingresses:
+        if ingress["metrics"]:
+            console.print(f"Metrics: {ingress['metrics']}", highlight=False)
 
 
 def _shares(shares: dict[str, float]) -> str:

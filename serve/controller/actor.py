@@ -26,7 +26,7 @@ from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
 from serve.controller.checkpoint import Checkpoint
-from serve.controller.discovery import MetricsTargets
+from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
@@ -58,6 +58,7 @@ class Controller:
 
     async def __init__(self, name: str, initial: Goal) -> None:  # type: ignore[misc] # Ray awaits it
         self._name = name
+        self._node_id: str = ray.get_runtime_context().get_node_id()
         self._checkpoint = Checkpoint(name)
         stored = self._checkpoint.read()
         self._goal = initial if stored is None else stored
@@ -252,7 +253,7 @@ class Controller:
         for action in reconcile(self._goal, self._world.observed, time.monotonic()):
             self._executor.perform(action)
         self._publish()
-        self._targets.tell(v.admin_address for v in self._world.observed.ingresses.values())
+        self._targets.tell(reachable_pages(self._world.observed.ingresses.values(), self._node_id))
 
     async def _adopt(self) -> None:
         """Take over what runs; until it is known, nothing is published: handles keep theirs.

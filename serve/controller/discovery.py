@@ -6,15 +6,42 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from serve.controller.observed import IngressView
 
 logger = logging.getLogger("ray.serve")
 
 JOB = "tagtrail"
 """Value of the label `job` of what is scraped there."""
+
+
+def reachable_pages(ingresses: Iterable[IngressView], node_id: str) -> Iterator[str]:
+    """The metrics pages that can be reached from a node, `HOST:PORT` each.
+
+    By default a page listens on its own node's 127.0.0.1; of other nodes such a page is left out.
+
+    Args:
+        ingresses: all that there are.
+        node_id: Ray's id of that node.
+    """
+    for view in ingresses:
+        host, _, port = view.admin_address.rpartition(":")
+        if host in ("0.0.0.0", "::"):
+            yield f"{view.node_address}:{port}"
+        elif host and (view.node_id == node_id or not _is_loopback(host)):
+            yield view.admin_address
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class MetricsTargets:
@@ -31,7 +58,7 @@ class MetricsTargets:
 
     def tell(self, addresses: Iterable[str]) -> None:
         """Have these, HOST:PORT each, in the file. It is replaced whole, and when they change."""
-        targets = sorted(filter(None, addresses))
+        targets = sorted(addresses)
         if targets == self._told:
             return
         self._told = targets

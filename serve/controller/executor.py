@@ -303,7 +303,7 @@ class Executor:
     async def _tend_ingress(self, node_id: str, actor: ActorHandle) -> None:
         while True:
             try:
-                address, admin_address = await actor.ready.remote()
+                address, admin_address, node_address = await actor.ready.remote()
             except Exception as error:  # noqa: BLE001 - seen by who waits for the ingress
                 cause = error.cause if isinstance(error, RayTaskError) else error
                 self._world.set_ingress(IngressView(node_id, error=str(cause)))
@@ -315,7 +315,7 @@ class Executor:
                     return
                 ray.kill(actor, no_restart=False)  # it can't serve: Ray starts it anew
                 continue
-            self._world.set_ingress(IngressView(node_id, address, admin_address))
+            self._world.set_ingress(IngressView(node_id, address, admin_address, node_address))
             try:
                 await actor.watch.options(max_task_retries=0).remote()
             except RayActorError:

@@ -77,12 +77,14 @@ class IngressView:
         node_id: its node.
         address: where it listens, once it does.
         admin_address: where its metrics page is; "" without one.
+        node_address: of its node, as Ray has it.
         error: what is wrong with it.
     """
 
     node_id: str
     address: str = ""
     admin_address: str = ""
+    node_address: str = ""
     error: str = ""
 
 

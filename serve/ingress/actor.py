@@ -70,8 +70,9 @@ class IngressActor:
             prefers_local=http.location is DeploymentMode.EveryNode,
         )
         self._figures = IngressFigures()
+        self._node_address = ray.util.get_node_ip_address()
         self._records = IngressRecords(
-            segment_folder(), ray.util.get_node_ip_address(), logging_config, self._figures
+            segment_folder(), self._node_address, logging_config, self._figures
         )
         self._http = http
         self._node_id = node_id
@@ -91,14 +92,15 @@ class IngressActor:
         ]
         logger.info("Starting HTTP proxy on node '%s' listening on '%s'", node_id, self._address)
 
-    async def ready(self) -> tuple[str, str]:
-        """Where it listens, once it does, and where its metrics page does, "" without one.
+    async def ready(self) -> tuple[str, str, str]:
+        """Where it listens, once it does, where its metrics page does, "" without one; its node's.
 
         Raises:
             ValueError: it can't.
         """
         await asyncio.shield(self._is_serving)
-        return self._address, "" if self._page is None else self._page.address
+        page = "" if self._page is None else self._page.address
+        return self._address, page, self._node_address
 
     async def numbers(self) -> list[Snapshot]:
         """This process's metrics as they are now."""

@@ -293,6 +293,32 @@ def test_status_shows_the_ingresses_and_replicas_of_all_hosts(cluster: Cluster) 
     assert is_well(status, 3)
     assert replicas_by_host(status, "hello") == {host.address: 1 for host in cluster.hosts}
     assert replicas_by_host(status, "store") == {cluster.hosts[1].address: 1}
+    assert {i["node"] for i in status["ingresses"]} == {host.address for host in cluster.hosts}
+
+
+def test_the_controller_is_where_serve_was_started(cluster: Cluster) -> None:
+    namespace = cluster.hosts[0].namespace
+    told = subprocess.run(
+        ["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True
+    )
+    assert str(cluster.status()["controller"]["pid"]) in told.stdout.split()
+    # Prometheus on that host is told of the page that it reaches, which is one host's own.
+    (path,) = cluster.folders[0].glob("session_latest/tagtrail_metrics_*.json")
+    (job,) = json.loads(path.read_text())
+    assert [target.partition(":")[0] for target in job["targets"]] == ["127.0.0.1"]
+
+
+def test_the_replica_of_the_ingresss_own_host_answers(cluster: Cluster) -> None:
+    placed = {
+        replica["tag"]: replica["http"].partition(":")[0]
+        for backend in cluster.status()["backends"]
+        for replica in backend["replicas"]
+    }
+    with httpx.Client(timeout=60) as http:
+        for number in range(3):
+            url = cluster.url(number, "/hello")
+            answered = {http.get(url).headers["x-serve-replica"] for _ in range(10)}
+            assert {placed[tag] for tag in answered} == {cluster.hosts[number].address}
 
 
 def test_a_request_that_crosses_three_hosts_is_one_tree(cluster: Cluster) -> None:

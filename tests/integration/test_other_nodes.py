@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,12 +61,14 @@ class Nodes:
     Attributes:
         address: of the cluster.
         port: of HTTP, on the head.
+        dashboard: URL of Ray's dashboard.
         folders: Ray's temporary folder of each node, the head's first.
         environment: for what talks to it.
     """
 
     address: str
     port: int
+    dashboard: str
     folders: tuple[Path, Path]
     environment: dict[str, str]
 
@@ -86,10 +89,10 @@ class Nodes:
 def nodes(ray_cluster: None) -> Iterator[Nodes]:
     """Beside another cluster on the same machine."""
     environment = script_env({"RAY_AUTH_MODE": "disabled", "COLUMNS": "160"})
-    gcs, port = free_port(), free_port()
+    gcs, port, dashboard_port = free_port(), free_port(), free_port()
     head_options = (
         *("--head", f"--port={gcs}", "--include-dashboard=true"),
-        *(f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+        *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={free_port()}"),
     )
     folders = (short_folder(), short_folder())
     try:
@@ -99,7 +102,8 @@ def nodes(ray_cluster: None) -> Iterator[Nodes]:
             with ray_node(environment, folders[1], *joining):
                 done = run_script(DEPLOY, address, port, timeout_s=120, env=environment)
                 assert done.returncode == 0, done.stderr
-                found = Nodes(address, port, folders, environment)
+                dashboard = f"http://127.0.0.1:{dashboard_port}"
+                found = Nodes(address, port, dashboard, folders, environment)
                 yield found
                 assert found.run("shutdown").returncode == 0
     finally:
@@ -189,3 +193,40 @@ def test_the_doctor_finds_a_canary_that_another_node_answered(nodes: Nodes) -> N
     assert "2 records in another node's segments" in found["segment"]["detail"]
     assert found["metrics port"]["detail"].startswith(f"{OTHER}:")
     assert found["metrics page"]["outcome"] == "ok"
+
+
+def ask_dashboard(nodes: Nodes, path: str, **parameters: Any) -> httpx.Response:
+    answer = httpx.get(f"{nodes.dashboard}{path}", params=parameters, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_rays_dashboard_names_what_runs(nodes: Nodes) -> None:
+    """Its page Actors shows these."""
+    told = ask_dashboard(nodes, "/logical/actors").json()["data"]["actors"].values()
+    alive = {(a["actorClass"], a["name"]) for a in told if a["state"] == "ALIVE"}
+    tags = {
+        backend["tag"]: [replica["tag"] for replica in backend["replicas"]]
+        for backend in json.loads(nodes.run("status", "--json").stdout)["backends"]
+    }
+    name = "SERVE_CONTROLLER_ACTOR"
+    assert ("Controller", name) in alive
+    assert ("RayServeReplica_store", f"{name}:{tags['store'][0]}") in alive
+    assert ("RayServeReplica_Front", f"{name}:{tags['front'][0]}") in alive
+    (ingress,) = (called for kind, called in alive if kind == "IngressActor")
+    assert ingress.startswith(f"{name}:SERVE_PROXY_ACTOR-")
+
+
+def test_rays_dashboard_opens_the_files_of_the_records(nodes: Nodes, request_id: str) -> None:
+    """Its page Logs lists and shows these, of each node."""
+    for node in ask_dashboard(nodes, "/nodes", view="summary").json()["data"]["summary"]:
+        node_id = node["raylet"]["nodeId"]
+        listed = ask_dashboard(nodes, "/api/v0/logs", node_id=node_id, glob="serve/*").json()
+        names = [name for group in listed["data"]["result"].values() for name in group]
+        (segment,) = (
+            name for name in names if re.search(r"replica_(front|store).*\.000001\.", name)
+        )
+        shown = ask_dashboard(
+            *(nodes, "/api/v0/logs/file"), node_id=node_id, filename=segment, lines=-1
+        )
+        assert request_id in shown.text

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.controller.discovery import MetricsTargets
+from serve.controller.discovery import MetricsTargets, reachable_pages
+from serve.controller.observed import IngressView
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def read(targets: MetricsTargets) -> object:
 
 
 def test_the_file_has_the_form_that_prometheus_reads(targets: MetricsTargets) -> None:
-    targets.tell(["10.0.0.2:9101", "", "10.0.0.1:9101"])  # one has no page
+    targets.tell(["10.0.0.2:9101", "10.0.0.1:9101"])
     assert read(targets) == [
         {"labels": {"job": "tagtrail"}, "targets": ["10.0.0.1:9101", "10.0.0.2:9101"]}
     ]
@@ -56,3 +57,22 @@ def test_a_folder_that_takes_nothing_is_told_and_no_error(
     finally:
         ray_logger.removeHandler(caplog.handler)
     assert "can't be told where the metrics pages are" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("page", "here", "from_elsewhere"),
+    [
+        ("127.0.0.1:9101", ["127.0.0.1:9101"], []),
+        ("localhost:9101", ["localhost:9101"], []),
+        ("0.0.0.0:9101", ["10.0.0.1:9101"], ["10.0.0.1:9101"]),
+        ("10.0.0.1:9101", ["10.0.0.1:9101"], ["10.0.0.1:9101"]),
+        ("metrics.example:9101", ["metrics.example:9101"], ["metrics.example:9101"]),
+        ("", [], []),  # there is none
+    ],
+)
+def test_a_page_is_told_of_where_it_can_be_reached(
+    page: str, here: list[str], from_elsewhere: list[str]
+) -> None:
+    view = IngressView("node-1", "0.0.0.0:8000", page, "10.0.0.1")
+    assert list(reachable_pages([view], "node-1")) == here
+    assert list(reachable_pages([view], "node-2")) == from_elsewhere
