@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -15,11 +16,19 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now; another one each time it is asked for."""
+    """A TCP port that nobody has now; another one each time it is asked for.
+
+    Not one that the system would give: those are the local ends of connections too, of which a
+    test session has many, and one of them could take the port before its user binds it. Below
+    them, and above the ports of Ray's workers.
+    """
     while True:
+        port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
         if port not in _given:
             _given.add(port)
             return port

@@ -18,7 +18,7 @@ from tests.conftest import free_port
 from tests.integration.processes import ROOT
 
 START_S = 90
-END_S = 30
+END_S = 60
 
 Process = tuple[int, str]
 """(pid, start time): the pid alone may be another process's by now."""

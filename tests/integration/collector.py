@@ -52,7 +52,7 @@ class Collector:
     headers: list[dict[str, str]] = field(default_factory=list)
 
     def wait(
-        self, choose: Callable[[Span], bool], count: int = 1, timeout_s: float = 20
+        self, choose: Callable[[Span], bool], count: int = 1, timeout_s: float = 60
     ) -> list[Span]:
         """At least so many spans of a kind, in the order of their start."""
         deadline = time.monotonic() + timeout_s

@@ -46,7 +46,7 @@ def follow(
         try:
             yield shown
             follower.send_signal(signal.SIGINT)
-            code = follower.wait(20)
+            code = follower.wait(60)
         finally:
             follower.kill()
             for reader in readers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 T = TypeVar("T")
 
 
-def wait_until(get: Callable[[], T], timeout_s: float = 15.0) -> T:
+def wait_until(get: Callable[[], T], timeout_s: float = 60.0) -> T:
     """The first true value that `get` gives; AssertionError with its last one after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := get()):
@@ -61,16 +62,19 @@ def parent_of(pid: int) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and is not yet collected does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
+    """Whether a process runs; one that ended and is not yet collected does not.
+
+    Its first thread may have ended before the others, which hold its files and sockets until then.
+    """
+    states = []
+    for path in Path(f"/proc/{pid}/task").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended since it was listed
+            states.append(path.read_text().rpartition(")")[2].split()[0])
+    return any(state not in "ZX" for state in states)
 
 
 def run_script(
-    code: str, *args: object, timeout_s: float = 60, env: dict[str, str] | None = None
+    code: str, *args: object, timeout_s: float = 120, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a script as `python script.py args` in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:

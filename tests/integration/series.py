@@ -35,6 +35,15 @@ def tags_of(series: list[Series], name: str, **labels: str) -> list[dict[str, st
     ]
 
 
+def in_hand(name: str) -> tuple[float, float]:
+    """Requests to a backend that its replicas work on, and those that wait in the ingress."""
+    series = page()
+    return (
+        total(series, "ray_serve_replica_processing_queries", backend=name),
+        total(series, "ray_serve_backend_queued_queries", backend=name, endpoint=name),
+    )
+
+
 def page_address() -> str:
     (ingress,) = serve.connect().status().observed.ingresses.values()
     assert ingress.admin_address

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+
+from tests.integration.processes import wait_until
 
 
 class Stream:
@@ -20,9 +21,7 @@ class Stream:
     def wait_for_more(self, count: int) -> None:
         """Return when so many more calls were answered."""
         wanted = self.count + count
-        deadline = time.monotonic() + 20
-        while self.count < wanted and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: self.count >= wanted)
 
     def _run(self) -> None:
         while not self._is_over.is_set():
@@ -35,7 +34,11 @@ class Stream:
     def __enter__(self) -> Stream:
         for thread in self._threads:
             thread.start()
-        self.wait_for_more(10)
+        try:
+            self.wait_for_more(10)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 import serve
 from tests.integration.conftest import Deploy, Instance
+from tests.integration.processes import wait_until
 from tests.integration.samples import QUICK
 
 pytestmark = pytest.mark.slow
@@ -390,6 +391,7 @@ def test_scaling_up_and_down_fails_no_request(instance: Instance, bring_up: Depl
         try:
             for count in (3, 1, 2):
                 serve.update_backend_config(name, {"num_replicas": count})
+                wait_until(lambda: len(tags) >= 3)  # each of the three has answered
         finally:
             stop.set()
         statuses = [status for future in web for status in future.result()]

@@ -23,7 +23,7 @@ from tests.integration.processes import ROOT, run_folders, script_env, wait_unti
 
 
 def tagtrail(
-    *args: str, timeout_s: float = 60, columns: int = 160
+    *args: str, timeout_s: float = 120, columns: int = 160
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "serve", *args],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ import serve
 from serve.client import Client
 from serve.controller.observed import Failure, ReplicaView
 from serve.ids import NAMESPACE
+from serve.transport.loopthread import get_loop_thread
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import (
     haproxies,
@@ -144,7 +146,7 @@ def test_the_api_answers_again_within_seconds_with_the_same_state(deploy: Deploy
     old_pid = kill_controller()
     started = time.monotonic()
     assert (serve.list_backends(), serve.list_endpoints()) == before
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert client().status().pid != old_pid
     serve.shadow_traffic(name, shadow, 0)
 
@@ -166,10 +168,10 @@ def test_a_handle_made_before_the_controllers_end_follows_changes_made_after_it(
 ) -> None:
     one, two = deploy(who), deploy(Configured)
     handle = serve.get_handle(one)
-    assert "tag" in handle.call().result(10)
+    assert "tag" in handle.call().result(60)
     kill_controller()
     serve.set_traffic(one, {two: 1.0})
-    assert "config" in handle.call().result(10)
+    assert "config" in handle.call().result(60)
     serve.set_traffic(one, {one: 1.0})
 
 
@@ -211,7 +213,7 @@ def test_a_backend_that_is_being_created_comes_up_all_the_same(shared_instance: 
         )
         wait_until(lambda: any(view.is_placed for view in replicas("slow").values()))
         kill_controller()
-        created.result(30)
+        created.result(120)
     assert len(actor_names("slow")) == 1
     serve.create_endpoint("slow", backend="slow")
     assert ask("slow") == "up"
@@ -234,7 +236,7 @@ def test_a_constructor_under_way_at_the_controllers_end_is_not_taken_for_unplace
         wait_until(lambda: any(view.is_placed for view in replicas("patient").values()))
         tags = set(replicas("patient"))
         kill_controller()
-        created.result(30)
+        created.result(120)
     assert set(replicas("patient")) == tags
     serve.delete_backend("patient", force=True)
 
@@ -299,7 +301,8 @@ def test_requests_wait_for_the_only_replica_to_come_back(
     before = ways[way]()
     os.kill(before["pid"], signal.SIGKILL)
     wait_until(lambda: not is_alive(before["pid"]))
-    time.sleep(0.1)  # until the handle has seen its connection close
+    for _ in range(2):  # the handle's loop has seen its connection close after these turns
+        get_loop_thread().submit(asyncio.sleep(0)).result(60)
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda _: ways[way](), range(5)))
     assert {answer["tag"] for answer in answers} == {before["tag"]}
@@ -322,7 +325,7 @@ def test_a_replica_killed_while_the_controller_is_away_comes_back(deploy: Deploy
     before = ask(name)
     kill_controller()
     os.kill(before["pid"], signal.SIGKILL)
-    assert wait_until(lambda: _running(name), 30)
+    assert wait_until(lambda: _running(name))
     after = ask(name)
     assert after["tag"] == before["tag"]
     assert after["pid"] != before["pid"]
@@ -339,17 +342,22 @@ def test_a_replica_that_cannot_start_again_shows_why_backs_off_and_recovers(
     pid = ask(name)
     file.write_text(kind)
     os.kill(pid, signal.SIGKILL)
-    shown = wait_until(lambda: failure(name), 30)
-    assert said in shown.message
-    counts = []
+
+    def told() -> Failure | None:
+        seen = failure(name)
+        return seen if seen and said in seen.message else None
+
+    shown = wait_until(told)
+    counts, began = [], time.monotonic()
     for _ in range(8):
         shown = failure(name) or shown
         counts.append(shown.count)
         time.sleep(0.25)
-    assert counts[-1] - counts[0] <= 2  # 1 s, 2 s, 4 s... between them
+    took_s = time.monotonic() - began
+    assert counts[-1] - counts[0] <= math.log2(took_s + 1) + 1  # 1 s, 2 s, 4 s... between them
     assert len(actor_names(name)) <= 1
     file.unlink()
-    assert wait_until(lambda: _running(name), 30)
+    assert wait_until(lambda: _running(name))
     assert failure(name) is None
     assert ask(name) != pid
 
@@ -376,7 +384,7 @@ def folder(shared_instance: Instance) -> Path:
 
 def _is_serving(instance: Instance, path: str) -> bool:
     try:
-        return httpx.get(instance.url(path), timeout=2).status_code == 200
+        return httpx.get(instance.url(path), timeout=10).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -391,7 +399,7 @@ def test_a_killed_haproxy_comes_back(
     os.kill(master if part == "master" else max(old - {master}), signal.SIGKILL)
     wait_until(lambda: _is_serving(shared_instance, f"/killed_{part}"))
     wait_until(lambda: not old & haproxies(folder))
-    assert len(masters(folder)) == 1
+    wait_until(lambda: len(masters(folder)) == 1)  # one that checks a configuration is gone soon
 
 
 def test_a_killed_ingress_comes_back_and_routes_as_before(
@@ -403,7 +411,7 @@ def test_a_killed_ingress_comes_back_and_routes_as_before(
     os.kill(parent_of(master), signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, old)))
     wait_until(lambda: _is_serving(shared_instance, "/ingress"))
-    assert len(masters(folder)) == 1
+    wait_until(lambda: len(masters(folder)) == 1)
     name = deploy(Configured, route="/ingress_after")
     assert httpx.get(shared_instance.url("/ingress_after")).status_code == 200
     serve.delete_endpoint(name)
@@ -421,8 +429,8 @@ def test_the_ingress_comes_back_once_a_stranger_gives_its_port_free(
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         wait_until(lambda: _binds(stranger, shared_instance.port))
         stranger.listen()
-        wait_until(lambda: any(v.error for v in views().observed.ingresses.values()), 30)
-    wait_until(lambda: _is_serving(shared_instance, "/stranger"), 30)
+        wait_until(lambda: any(v.error for v in views().observed.ingresses.values()))
+    wait_until(lambda: _is_serving(shared_instance, "/stranger"))
     wait_until(lambda: all(v.address for v in views().observed.ingresses.values()))
 
 

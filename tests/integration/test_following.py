@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -188,12 +189,13 @@ def test_follow_shows_what_is_written_from_now_on_until_ctrl_c(
     front, _ = endpoints
     ask(instance, f"/{front}", "before-following")
     with follow(ray_address) as shown:
-        asked = 0
-        while not any(r.get("request_id", "").startswith("following-") for r in shown):
-            asked += 1
-            assert asked < 100, "nothing was shown"
-            ask(instance, f"/{front}", f"following-{asked}")
-            time.sleep(0.3)
+        numbers = itertools.count()
+
+        def is_shown() -> bool:
+            ask(instance, f"/{front}", f"following-{next(numbers)}")
+            return any(r.get("request_id", "").startswith("following-") for r in shown)
+
+        wait_until(is_shown, 120)
     assert "before-following" not in {r.get("request_id") for r in shown}
 
 

@@ -157,8 +157,8 @@ class Seen:
 
 def send(port: int, request: Hostile, seen: Seen) -> None:
     """Send one request, read the whole answer."""
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        connection.settimeout(10)
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.settimeout(60)
         connection.sendall(request.encode())
         answer = b""
         try:

@@ -226,7 +226,7 @@ async def test_a_backend_without_replicas_is_503_at_once() -> None:
     async with ingress(table([route("e", "/f", {"b": 1})], backend("b"))) as (_, client):
         started = time.monotonic()
         response = await client.get("/f")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4  # HAProxy would try for 5
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert 'backend "b"' in response.text
 

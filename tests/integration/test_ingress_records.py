@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,10 +17,14 @@ from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import wait_until
 from tests.integration.records import Record, read_records
 from tests.integration.samples import greet
+from tests.integration.series import in_hand
 
 
 async def pause(request: Any) -> str:
-    await asyncio.sleep(float(request.query_params["s"]))
+    """Answers once there is a file of the name it is told, if any."""
+    until = request.query_params.get("until")
+    while until and not os.path.exists(until):
+        await asyncio.sleep(0.01)
     return "rested"
 
 
@@ -77,35 +82,47 @@ def test_what_the_ingress_answers_by_itself(
     assert "backend" not in record
 
 
-def test_a_full_queue_and_a_wait_that_was_too_long(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(pause, max_concurrent_queries=1, max_queued_queries=1, queue_timeout_s=0.5)
+def test_a_full_queue_and_a_wait_that_was_too_long(
+    instance: Instance, bring_up: Deploy, tmp_path: Path
+) -> None:
+    name = bring_up(pause, max_concurrent_queries=1, max_queued_queries=1, queue_timeout_s=4)
+    let_go = tmp_path / "go"
+    path = f"/{name}?until={let_go}"
     with ThreadPoolExecutor(3) as pool:
         answers = []
-        for order in ("first", "waits", "refused"):
-            answers.append(pool.submit(ask, instance, "GET", f"/{name}?s=2", f"queue-{order}"))
-            time.sleep(0.15)
-        statuses = [answer.result(30).status_code for answer in answers]
+        for order, hands in (("first", (1, 0)), ("waits", (1, 1))):
+            answers.append(pool.submit(ask, instance, "GET", path, f"queue-{order}"))
+            wait_until(lambda hands=hands: in_hand(name) == hands)
+        answers.append(pool.submit(ask, instance, "GET", path, "queue-refused"))
+        for answer in answers[1:]:
+            answer.result(60)
+        let_go.touch()
+        statuses = [answer.result(60).status_code for answer in answers]
 
     assert statuses == [200, 503, 503]
     assert record_of("queue-first")["component"] == "serve"
     waited = record_of("queue-waits")
     assert (waited["error"], waited["status"], waited["endpoint"]) == ("queue_timeout", 503, name)
-    assert waited["queue_ms"] >= 400
+    assert waited["queue_ms"] >= 3900
     refused = record_of("queue-refused")
     assert (refused["error"], refused["backend"]) == ("queue_full", name)
 
 
-def test_a_client_that_leaves_the_queue(instance: Instance, bring_up: Deploy) -> None:
+def test_a_client_that_leaves_the_queue(
+    instance: Instance, bring_up: Deploy, tmp_path: Path
+) -> None:
     name = bring_up(pause, max_concurrent_queries=1)
+    let_go = tmp_path / "go"
     with ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(ask, instance, "GET", f"/{name}?s=1.5", "leaver-busy")
-        time.sleep(0.3)
+        busy = pool.submit(ask, instance, "GET", f"/{name}?until={let_go}", "leaver-busy")
+        wait_until(lambda: in_hand(name) == (1, 0))
         with socket.create_connection(("127.0.0.1", instance.port)) as leaver:
             leaver.sendall(
-                f"GET /{name}?s=0 HTTP/1.1\r\nHost: x\r\nX-Request-ID: leaver\r\n\r\n".encode()
+                f"GET /{name} HTTP/1.1\r\nHost: x\r\nX-Request-ID: leaver\r\n\r\n".encode()
             )
-            time.sleep(0.3)
+            wait_until(lambda: in_hand(name) == (1, 1))
         record = record_of("leaver")
+        let_go.touch()
         assert busy.result(30).status_code == 200
 
     assert (record["error"], record["status"]) == ("client_gone", 499)
@@ -113,14 +130,13 @@ def test_a_client_that_leaves_the_queue(instance: Instance, bring_up: Deploy) ->
 
 
 def test_a_client_that_leaves_while_a_replica_works_is_told_of_by_the_replica(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, bring_up: Deploy, tmp_path: Path
 ) -> None:
     name = bring_up(pause)
+    path = f"/{name}?until={tmp_path / 'never'}"
     with socket.create_connection(("127.0.0.1", instance.port)) as leaver:
-        leaver.sendall(
-            f"GET /{name}?s=20 HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\n\r\n".encode()
-        )
-        time.sleep(0.3)
+        leaver.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\n\r\n".encode())
+        wait_until(lambda: in_hand(name) == (1, 0))
 
     record = record_of("left")
     assert (record["error"], record["status"]) == ("client_gone", 499)

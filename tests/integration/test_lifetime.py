@@ -85,9 +85,9 @@ def test_an_instance_ends_with_its_script(ray_address: str, http_port: int) -> N
     name, controller_pid, replica_pid = done.stdout.split()
     assert name.endswith(":SERVE_CONTROLLER_ACTOR")
     wait_until(lambda: not is_alive(int(controller_pid)) and not is_alive(int(replica_pid)))
-    assert actors_of(name) == set()
-    assert run_folders(http_port) == []
-    assert is_free(http_port)
+    wait_until(lambda: actors_of(name) == set())  # Ray hears of their end a moment later
+    wait_until(lambda: run_folders(http_port) == [])
+    wait_until(lambda: is_free(http_port))
 
 
 def test_start_without_ray_starts_one_and_both_end_with_the_script(
@@ -124,10 +124,10 @@ def test_start_without_ray_starts_one_and_both_end_with_the_script(
     assert httpx.get(f"http://127.0.0.1:{http_port}/hello").text == str(pids[1])
     script.stdin.write("\n")
     script.stdin.close()
-    assert script.wait(30) == 0
+    assert script.wait(90) == 0
     script.stdout.close()
     wait_until(lambda: not any(map(is_alive, pids)))
-    assert not folder.exists()
+    wait_until(lambda: not folder.exists())
     assert is_free(http_port)
 
 
@@ -247,7 +247,7 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
     assert script.stdout.readline() == "first\n"
     serve.shutdown()
     deploy("second")
-    out, _ = script.communicate("\n", timeout=30)
+    out, _ = script.communicate("\n", timeout=90)
     assert out == "second second\n"
 
 
@@ -320,7 +320,7 @@ def test_the_file_that_names_the_metrics_page_goes_with_the_instance(
     (ingress,) = client.status().observed.ingresses.values()
     assert json.loads(file.read_text())[0]["targets"] == [ingress.admin_address]
     client.shutdown()
-    assert metrics_targets() == before
+    assert not file.exists()
 
 
 def metrics_targets() -> set[Path]:
@@ -346,7 +346,7 @@ def test_a_killed_script_leaves_neither_replicas_nor_haproxy(
     script.kill()
     script.wait()
     script.stdout.close()
-    wait_until(lambda: not any(map(is_alive, started)), 20)
+    wait_until(lambda: not any(map(is_alive, started)))
     wait_until(lambda: actors_of(name) == set() and not folder.exists())
     assert is_free(http_port)
 

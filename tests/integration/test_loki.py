@@ -216,10 +216,10 @@ def test_a_query_that_loki_refuses_is_told_in_its_own_words(loki: str) -> None:
 def test_follow_shows_what_comes_from_now_on_until_ctrl_c(loki: str) -> None:
     push(loki, [make_line("before", replica="b#follow")])
     with follow("auto", "--loki", loki, "--replica", "b#follow") as shown:
-        number = 0
+        number, deadline = 0, time.monotonic() + 120
         while not shown:
             number += 1
-            assert number < 100, "nothing was shown"
+            assert time.monotonic() < deadline, "nothing was shown"
             push(loki, [make_line(f"first {number}", replica="b#follow")])
             time.sleep(0.3)
         late = make_line("late", replica="b#follow")

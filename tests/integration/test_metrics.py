@@ -263,7 +263,7 @@ def test_calls_that_wait_in_a_handle_are_told_on_rays_port(
 
 
 def test_the_size_of_a_batch_is_a_tag(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(batched, max_batch_size=4, batch_wait_timeout=2)
+    name = bring_up(batched, max_batch_size=4, batch_wait_timeout=60)
     with ThreadPoolExecutor(4) as pool:
         sizes = list(pool.map(lambda _: instance.http.get(f"/{name}").json(), range(4)))
     assert sizes == [4] * 4
@@ -333,8 +333,12 @@ def test_a_replica_that_is_gone_leaves_the_page_with_its_series(
         for tag, view in serve.connect().status().observed.replicas.items()
         if view.backend_tag == name and view.phase is Phase.RUNNING
     ]
-    of_backend = [tags for _, tags, _ in page() if tags.get("backend") == name]
-    assert {tags["replica"] for tags in of_backend if "replica" in tags} == {left}
+
+    def told() -> set[str]:
+        of_backend = [tags for _, tags, _ in page() if tags.get("backend") == name]
+        return {tags["replica"] for tags in of_backend if "replica" in tags}
+
+    wait_until(lambda: told() == {left})
 
 
 def test_a_replica_that_is_too_busy_to_answer_keeps_its_last_numbers(

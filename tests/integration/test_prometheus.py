@@ -133,9 +133,9 @@ def asked(shared_instance: Instance, ask: Ask) -> Asked:
 
 @pytest.mark.parametrize("job", ["ray", "tagtrail"])
 def test_both_ways_out_are_found_and_scraped(ask: Ask, asked: Asked, job: str) -> None:
-    wait_until(lambda: ask(f'up{{job="{job}"}} == 1'), 40)
+    wait_until(lambda: ask(f'up{{job="{job}"}} == 1'), 90)
     series = f'ray_serve_endpoint_requests_total{{job="{job}", endpoint="{asked.name}"}}'
-    wait_until(lambda: ask(f"sum({series})") == [({}, asked.count)], 40)
+    wait_until(lambda: ask(f"sum({series})") == [({}, asked.count)], 90)
     assert ask(f'sum by (way) ({series[:-1]}, status_class="5xx"}})') == [
         ({"way": "http"}, asked.failed)
     ]
@@ -156,7 +156,7 @@ def test_every_recorded_series_has_data(ask: Ask, asked: Asked) -> None:
             asked.request(fails=True)  # what came before Prometheus's first look is no rate
             return ask(expr)
 
-        wait_until(answer, 40)
+        wait_until(answer, 90)
 
 
 def test_prometheus_evaluates_every_rule_without_an_error(ask: Ask) -> None:
@@ -164,7 +164,7 @@ def test_prometheus_evaluates_every_rule_without_an_error(ask: Ask) -> None:
         answer = ask.http.get("/api/v1/rules").json()  # type: ignore[attr-defined]
         return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
 
-    wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), 30)
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), 90)
     assert rules()
     assert [rule for rule in rules() if rule["health"] != "ok"] == []
 
@@ -203,7 +203,7 @@ def test_every_query_of_a_dashboard_has_data(
             asked.request()
             return [value for _, value in ask(expr) if not math.isnan(value)]
 
-        wait_until(values, 40)
+        wait_until(values, 90)
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.title)

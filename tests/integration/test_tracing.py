@@ -74,7 +74,7 @@ class Batched:
     def __init__(self, model: str) -> None:
         self.handle = serve.get_handle(model, sync=False)
 
-    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0.5)
+    @serve.batch(max_batch_size=4, batch_wait_timeout_s=30)
     async def together(self, items: list[Any]) -> list[Any]:
         answer = await self.handle.call(None)
         return [answer] * len(items)
@@ -133,9 +133,9 @@ def test_a_clients_trace_goes_through_ingress_replica_and_calls(
             "traceparent": f"00-{TRACE}-{callee.span_id}-01",
             "tracestate": "k=v",
         }
-        assert ingress.start_ns <= call.start_ns <= call.end_ns
+        assert step.start_ns <= call.start_ns  # of one process: the ingress has a clock of its own
         # Ray tells of a remote call's end beside its result, which may be there before.
-        assert call.attributes["way"] == "remote" or call.end_ns <= ingress.end_ns
+        assert call.attributes["way"] == "remote" or call.end_ns <= step.end_ns
     assert all(sent["tenant"] == "tests" for sent in collector.headers)
 
 
@@ -162,7 +162,7 @@ def test_a_header_that_is_not_well_formed_begins_a_new_trace(
     deploy(look, route="/look")
     trace_id, _ = traceparent(ask(instance, "/look", traceparent=sent, tracestate="k=v"))
     assert trace_id != TRACE
-    ingress = in_trace(collector, trace_id, 2)[0]
+    (ingress,) = [s for s in in_trace(collector, trace_id, 2) if s.component == "ingress"]
     assert (ingress.parent_id, ingress.state) == ("", "")
 
 
@@ -260,14 +260,14 @@ async def test_a_batchs_call_names_all_its_traces(
 
 
 DRIVER = """
-import sys, time
+import sys
 import ray, serve
 ray.init(address=sys.argv[1], log_to_driver=False)
 client = serve.connect()
 handle = client.get_handle(sys.argv[2])
 print(handle.call(None).result()["trace"])
-print(ray.get(handle.remote(None))["trace"])
-time.sleep(0.5)  # the span of `remote` ends a moment after its answer, in a thread of Ray's
+print(ray.get(handle.remote(None))["trace"], flush=True)
+input()  # the span of `remote` ends a moment after its answer, in a thread of Ray's
 """
 
 
@@ -275,16 +275,20 @@ def test_a_drivers_calls_begin_traces(
     instance: Instance, deploy: Deploy, collector: Collector, ray_address: str
 ) -> None:
     model = deploy(look)
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", DRIVER, ray_address, model],
         env={**os.environ, **QUICKLY, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    for trace_id, way in zip(done.stdout.split(), ("call", "remote"), strict=True):
-        call, step = in_trace(collector, trace_id, 2)
+    ) as driver:
+        assert driver.stdout is not None
+        trace_ids = [driver.stdout.readline().strip() for _ in range(2)]
+        traces = [in_trace(collector, trace_id, 2) for trace_id in trace_ids]
+        driver.communicate("\n", timeout=60)
+    assert driver.returncode == 0
+    for spans, way in zip(traces, ("call", "remote"), strict=True):
+        call, step = sorted(spans, key=lambda span: span.kind)
         assert (call.component, call.kind, call.parent_id) == ("driver", "CLIENT", "")
         assert (call.attributes["way"], call.name) == (way, f"{model}.__call__")
         assert (step.parent_id, step.resource["backend"]) == (call.span_id, model)

@@ -79,7 +79,7 @@ def recall(tag: str) -> list[dict[str, Any]]:
 def recall_some(tag: str, count: int) -> list[dict[str, Any]]:
     """The same, once it is so many: copies arrive after the answer."""
     seen: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(seen) < count and time.monotonic() < deadline:
         seen += recall(tag)
     return seen

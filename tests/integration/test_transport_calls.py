@@ -37,7 +37,7 @@ def on_both_loops(test: Callable[[], Awaitable[None]]) -> Callable[..., None]:
         complaints: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         try:
-            loop.run_until_complete(asyncio.wait_for(test(), 20))
+            loop.run_until_complete(asyncio.wait_for(test(), 90))
             assert asyncio.all_tasks(loop) == set()
             assert complaints == []
         finally:
