@@ -117,6 +117,14 @@ def short_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="tn", dir="/tmp"))
 
 
+def name_of(pid: int) -> str:
+    """What a process runs; "" when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def descendants(pid: int) -> set[Process]:
     """All processes under one, whatever session or group they are in."""
     children: dict[int, list[Process]] = {}

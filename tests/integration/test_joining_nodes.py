@@ -12,14 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.integration.clusters import short_folder, user_environment
+from tests.integration.clusters import name_of, short_folder, user_environment
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import ROOT, is_alive, wait_until, write_script
 
@@ -92,7 +91,7 @@ class Cluster:
             cwd=ROOT,
             check=False,
         )
-        assert done.stderr == ""
+        assert done.returncode in (0, 3), done.stderr  # 3: it serves, and not all is well
         return done.stdout
 
     def wait_for_ingresses(self, count: int) -> set[str]:
@@ -163,5 +162,4 @@ def haproxies_on(host: Host) -> set[int]:
     told = subprocess.run(
         ["ip", "netns", "pids", host.namespace], capture_output=True, text=True, check=True
     )
-    pids = map(int, told.stdout.split())
-    return {pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "haproxy\n"}
+    return {pid for pid in map(int, told.stdout.split()) if name_of(pid) == "haproxy"}
