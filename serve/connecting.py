@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serve.exits import fail
 
@@ -44,6 +44,7 @@ def reach_ray(address: str) -> None:
     """Connect this process until it ends. ConnectionError: there is no cluster."""
     import ray
 
+    _keep_stdout_clean()
     try:
         _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -51,6 +52,22 @@ def reach_ray(address: str) -> None:
         raise ConnectionError(str(error)) from error
     # Ray would do it too, after half a second of waiting for output of the cluster: there is none.
     atexit.register(ray.shutdown)
+
+
+def _keep_stdout_clean() -> None:
+    """Have Ray say on stderr what happens to the cluster, as it does with all other messages.
+
+    It prints that a node died on a driver's stdout, whatever it was told of logs, in the middle of
+    our JSON.
+    """
+    from ray._private import worker
+
+    printed = worker.print_to_stdstream
+
+    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        printed({**data, "is_err": True}, ignore_prefix)
+
+    worker.print_to_stdstream = print_to_stderr
 
 
 def is_ray_running(processes: Path = Path("/proc")) -> bool:

@@ -19,7 +19,13 @@ from click.testing import CliRunner
 
 import serve
 from serve.cli import cli
-from tests.integration.processes import ROOT, run_folders, script_env, wait_until
+from tests.integration.processes import (
+    ROOT,
+    run_folders,
+    script_env,
+    wait_until,
+    write_script,
+)
 
 
 def tagtrail(
@@ -191,6 +197,39 @@ def test_a_command_ends_without_waiting_for_what_nobody_prints(
     )
     assert done.returncode in (0, 1), done.stderr  # whether or not there are records
     assert "slept" not in done.stdout
+
+
+NODE_DIES = """
+    import sys, time, ray
+    from serve.connecting import reach_ray
+    reach_ray(sys.argv[1])
+    from ray._private.utils import publish_error_to_driver
+    for number in range(600):
+        told = f"node {number} is dead"
+        publish_error_to_driver("tests", told, ray._private.worker.global_worker.gcs_client)
+        time.sleep(0.1)
+"""
+
+
+def test_what_ray_says_of_the_cluster_is_not_on_stdout(
+    ray_cluster: None, ray_address: str, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(write_script(NODE_DIES, tmp_path)), ray_address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=script_env({}),
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert any("is dead" in line for line in process.stderr)
+    finally:
+        process.kill()
+    assert process.stdout.read() == ""
+    process.communicate(timeout=60)
 
 
 def test_status_exits_with_3_and_the_error_when_a_backend_is_not_at_its_goal(
