@@ -175,10 +175,10 @@ def _defaults(settings: IngressSettings, files: dict[str, str]) -> list[str]:
 
 def _probe_servers() -> list[str]:
     """Ask the host of a silent replica whether it is there: three times, after a pause."""
-    idle_s, every_s, count = SILENT_HOST_S - 6, 2, 3
+    every_s, count = 2, 3
     return [
         "    option srvtcpka",
-        f"    srvtcpka-idle {idle_s}s",
+        f"    srvtcpka-idle {SILENT_HOST_S - every_s * count}s",
         f"    srvtcpka-intvl {every_s}s",
         f"    srvtcpka-cnt {count}",
     ]
@@ -409,11 +409,11 @@ def _backend(backend: BackendTargets, files: dict[str, str], preferred_node: str
         f"    http-error status 504 {_TEXT} {own} lf-string "
         f"'Backend \"{tag}\" did not answer in time (request_timeout_s of http_options).'",
     ]
-    limit = backend.max_concurrent_queries
+    at_once = backend.max_concurrent_queries
     preferred, others = split_by_node(backend.replicas, preferred_node)
     lines += prefer_idle(name, [server_name(replica.replica_tag) for replica in preferred])
-    lines += [f"{_server(replica, limit)} weight {LOCAL_WEIGHT}" for replica in preferred]
-    lines += [_server(replica, limit) for replica in others]
+    lines += [f"{_server(replica, at_once)} weight {LOCAL_WEIGHT}" for replica in preferred]
+    lines += [_server(replica, at_once) for replica in others]
     return [*lines, ""]
 
 

@@ -45,6 +45,10 @@ class Host:
         """What makes a command run there."""
         return ("ip", "netns", "exec", self.namespace)
 
+    def pids(self) -> set[int]:
+        """Ids of the processes that run there."""
+        return set(map(int, _ip("netns", "pids", self.namespace).split()))
+
     def cut_off(self) -> None:
         """Pull its cable: nothing comes in or goes out, and nobody is told."""
         _ip("link", "set", self.link, "down")

@@ -120,6 +120,21 @@ def script_env(more: dict[str, str] | None) -> dict[str, str]:
     return env
 
 
+def run_python(
+    environment: dict[str, str], *args: str, prefix: tuple[str, ...] = (), timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, in the project's folder, behind what makes it run elsewhere."""
+    return subprocess.run(
+        [*prefix, sys.executable, *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment,
+        cwd=ROOT,
+        check=False,
+    )
+
+
 def _commands() -> list[tuple[int, str]]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -29,7 +28,7 @@ from tests.integration.clusters import (
     wait_until_gone,
 )
 from tests.integration.hosts import Host, hosts
-from tests.integration.processes import ROOT, script_env, wait_until, write_script
+from tests.integration.processes import run_python, script_env, wait_until, write_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
 
@@ -117,15 +116,8 @@ class Cluster:
 
     def python(self, number: int, *args: str) -> subprocess.CompletedProcess[str]:
         """Python, on a host."""
-        return subprocess.run(
-            [*self.hosts[number].prefix, sys.executable, *args],
-            capture_output=True,
-            text=True,
-            timeout=LONG_S,
-            env=self.environment,
-            cwd=ROOT,
-            check=False,
-        )
+        prefix = self.hosts[number].prefix
+        return run_python(self.environment, *args, prefix=prefix, timeout_s=LONG_S)
 
     def status(self) -> Any:
         return json.loads(self.tagtrail("status", "--json").stdout)
@@ -304,11 +296,7 @@ def test_status_shows_the_ingresses_and_replicas_of_all_hosts(cluster: Cluster) 
 
 
 def test_the_controller_is_where_serve_was_started(cluster: Cluster) -> None:
-    namespace = cluster.hosts[0].namespace
-    told = subprocess.run(
-        ["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True
-    )
-    assert str(cluster.status()["controller"]["pid"]) in told.stdout.split()
+    assert cluster.status()["controller"]["pid"] in cluster.hosts[0].pids()
     # Prometheus on that host is told of the page that it reaches, which is one host's own.
     (path,) = cluster.folders[0].glob("session_latest/tagtrail_metrics_*.json")
     (job,) = json.loads(path.read_text())

@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import free_port
 from tests.integration.clusters import name_of, short_folder, user_environment
 from tests.integration.hosts import Host, hosts
-from tests.integration.processes import ROOT, is_alive, wait_until, write_script
+from tests.integration.processes import is_alive, run_python, wait_until, write_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
 
@@ -79,18 +79,9 @@ class Cluster:
 
     def tagtrail(self, *args: str) -> str:
         """`tagtrail`, on the first node."""
-        done = subprocess.run(
-            [
-                *(*self.hosts[0].prefix, sys.executable, "-m", "serve"),
-                *("--address", self.address, *args),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=LONG_S,
-            env=self.environment,
-            cwd=ROOT,
-            check=False,
-        )
+        command = ("-m", "serve", "--address", self.address, *args)
+        prefix = self.hosts[0].prefix
+        done = run_python(self.environment, *command, prefix=prefix, timeout_s=LONG_S)
         assert done.returncode in (0, 3), done.stderr  # 3: it serves, and not all is well
         return done.stdout
 
@@ -159,7 +150,4 @@ def is_served(host: Host) -> bool:
 
 def haproxies_on(host: Host) -> set[int]:
     """Process ids of the HAProxy in a host's namespace."""
-    told = subprocess.run(
-        ["ip", "netns", "pids", host.namespace], capture_output=True, text=True, check=True
-    )
-    return {pid for pid in map(int, told.stdout.split()) if name_of(pid) == "haproxy"}
+    return {pid for pid in host.pids() if name_of(pid) == "haproxy"}

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import pytest
 from tests.conftest import free_port
 from tests.integration.clusters import ray_node, short_folder
 from tests.integration.follower import follow
-from tests.integration.processes import ROOT, run_script, script_env, wait_until
+from tests.integration.processes import run_python, run_script, script_env, wait_until
 
 LOCAL = "127.0.0.1"
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"  # not .1: Ray takes that for another address
@@ -74,15 +73,8 @@ class Nodes:
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         """`tagtrail`, on the head."""
-        return subprocess.run(
-            [sys.executable, "-m", "serve", "--address", self.address, *args],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=self.environment,
-            cwd=ROOT,
-            check=False,
-        )
+        command = ("-m", "serve", "--address", self.address, *args)
+        return run_python(self.environment, *command, timeout_s=60)
 
 
 @pytest.fixture(scope="module")
