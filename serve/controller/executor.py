@@ -22,6 +22,7 @@ from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import IngressView, Phase
 from serve.controller.reconcile import (
     Action,
+    ExposeReplica,
     FailReplica,
     ReconfigureReplica,
     StartIngress,
@@ -32,6 +33,7 @@ from serve.controller.reconcile import (
 from serve.controller.world import World
 from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_actor_name
 from serve.ingress.actor import IngressActor
+from serve.ingress_token import make_ingress_token
 from serve.replica.actor import Failed, Ready, ReplicaActor
 from serve.replica.replica import ReplicaSpec
 
@@ -91,6 +93,9 @@ class Executor:
             self._start_ingress(action.node_id)
         elif isinstance(action, StopIngress):
             self._spawn(self.stop_ingress(action.node_id))
+        elif isinstance(action, ExposeReplica):
+            self._world.change_replica(action.replica_tag, is_exposing=True)
+            self._spawn(self._expose(action.replica_tag))
 
     def remember_config(self, backend_tag: str, config: BackendConfig) -> None:
         """How replicas of this backend are to be stopped, also after the backend left the goal."""
@@ -149,6 +154,7 @@ class Executor:
             goal.secret,
             goal.logging,
             goal.tracing,
+            self._world.observed.has_many_nodes,
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)
@@ -245,6 +251,14 @@ class Executor:
         await asyncio.sleep(1)  # a configuration that is not taken back is tried again
         self._world.change_replica(tag, is_reconfiguring=False)
 
+    async def _expose(self, tag: str) -> None:
+        with contextlib.suppress(RayError):  # it died: the next process is asked again
+            address = await self._actors[tag].expose.remote()
+            view = self._world.replica(tag)
+            if view is not None and view.phase is Phase.RUNNING:
+                self._world.change_replica(tag, address=address)
+        self._world.change_replica(tag, is_exposing=False)
+
     async def _stop_replica(self, tag: str) -> None:
         self._stop_tending(tag)
         view = self._world.replica(tag)
@@ -290,7 +304,14 @@ class Executor:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
                 **_FOREVER,
             )
-            .remote(self._controller_name, node_id, goal.http, goal.logging, goal.tracing)
+            .remote(
+                self._controller_name,
+                node_id,
+                goal.http,
+                make_ingress_token(goal.secret),
+                goal.logging,
+                goal.tracing,
+            )
         )
         self._adopt_ingress(node_id, actor)
 

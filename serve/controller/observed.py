@@ -39,6 +39,7 @@ class ReplicaView:
         is_reconfiguring: a reconfigure call is under way.
         starts: processes it has begun since it last ran.
         is_asgi: it said that its definition is an ASGI application.
+        is_exposing: a call that makes it reachable from other nodes is under way.
     """
 
     tag: str
@@ -52,6 +53,7 @@ class ReplicaView:
     is_reconfiguring: bool = False
     starts: int = 0
     is_asgi: bool = False
+    is_exposing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +105,8 @@ class Observed:
     ingresses: Mapping[str, IngressView] = field(default_factory=lambda: MappingProxyType({}))
     failures: Mapping[str, Failure] = field(default_factory=lambda: MappingProxyType({}))
     node_ids: tuple[str, ...] = ()
+
+    @property
+    def has_many_nodes(self) -> bool:
+        """Whether somebody on another node may want to reach a replica."""
+        return len(self.node_ids) > 1

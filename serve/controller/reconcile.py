@@ -8,6 +8,7 @@ Rules:
 * A replica that waits for resources or in its constructor for longer than its backend allows has
   failed; so has one whose process ends in the constructor twice.
 * Each node that should have an ingress has one.
+* With more than one node, a running replica that only its own node reaches is exposed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,22 @@ class StopIngress:
     node_id: str
 
 
-Action = StartReplica | StopReplica | ReconfigureReplica | FailReplica | StartIngress | StopIngress
+@dataclass(frozen=True, slots=True)
+class ExposeReplica:
+    """Let a replica listen where other nodes reach it."""
+
+    replica_tag: str
+
+
+Action = (
+    StartReplica
+    | StopReplica
+    | ReconfigureReplica
+    | FailReplica
+    | StartIngress
+    | StopIngress
+    | ExposeReplica
+)
 
 
 def reconcile(goal: Goal, observed: Observed, now: float) -> list[Action]:
@@ -84,6 +100,7 @@ def reconcile(goal: Goal, observed: Observed, now: float) -> list[Action]:
         if replica.backend_tag not in goal.backends and replica.phase is not Phase.STOPPING:
             actions.append(StopReplica(replica.tag))
     actions += _place_ingresses(goal, observed)
+    actions += _expose(observed)
     return actions
 
 
@@ -146,6 +163,19 @@ def _place_ingresses(goal: Goal, observed: Observed) -> Iterable[Action]:
     have = set(observed.ingresses)
     yield from (StartIngress(node_id) for node_id in sorted(wanted - have))
     yield from (StopIngress(node_id) for node_id in sorted(have - wanted))
+
+
+def _expose(observed: Observed) -> Iterable[Action]:
+    if not observed.has_many_nodes:
+        return []
+    return [
+        ExposeReplica(replica.tag)
+        for replica in observed.replicas.values()
+        if replica.phase is Phase.RUNNING
+        and replica.address is not None
+        and not replica.address.is_exposed
+        and not replica.is_exposing
+    ]
 
 
 def _unplaced_message(backend: BackendGoal, replica_tag: str) -> str:

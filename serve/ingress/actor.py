@@ -45,6 +45,7 @@ class IngressActor:
         controller_name: the instance's controller.
         node_id: Ray's id of this node, hexadecimal.
         http: where to listen.
+        token: what replicas want to see with each request.
         logging_config: the instance's.
         tracing: `OTEL_` variables; those of the actor's own environment go before them.
     """
@@ -54,6 +55,7 @@ class IngressActor:
         controller_name: str,
         node_id: str,
         http: HTTPOptions,
+        token: str,
         logging_config: LoggingConfig,
         tracing: dict[str, str],
     ) -> None:
@@ -68,6 +70,7 @@ class IngressActor:
             request_timeout_s=http.request_timeout_s,
             is_logged=True,  # they are counted even where no access records are wanted
             prefers_local=http.location is DeploymentMode.EveryNode,
+            token=token,
         )
         self._figures = IngressFigures()
         self._node_address = ray.util.get_node_ip_address()

@@ -279,8 +279,9 @@ class HAProxyProcess:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole."""
+    """Replace a file as a whole. Only its owner reads it: the configuration holds the token."""
     part = path.with_name(path.name + ".part")
+    part.touch(0o600)
     part.write_bytes(content)
     os.replace(part, path)
 

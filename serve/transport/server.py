@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+from serve.strangers import Strangers
 from serve.transport.auth import AuthError
 from serve.transport.handshake import admit_client
 from serve.transport.served import Handler, ServedConnection
@@ -19,7 +20,6 @@ from serve.transport.stream import tune_socket
 
 DEFAULT_MAX_RUNNING = 1000
 _BACKLOG = 1024
-_MAX_NAMED_PEERS = 1000  # strangers that are remembered, so that each is logged once
 _ACCEPT_PAUSE_S = 0.2
 
 
@@ -72,7 +72,7 @@ class CallServer:
         self._connections: set[ServedConnection] = set()
         self._draining = False
         self._idle = asyncio.Event()
-        self._strangers: set[str] = set()
+        self._strangers = Strangers("A call connection", self._logger)
 
     @property
     def in_flight(self) -> int:
@@ -96,17 +96,20 @@ class CallServer:
         Raises:
             OSError: `host` is not an address of this machine.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        port: int = self._listen(family, address).getsockname()[1]
+        port = await self.listen(host)
         name = ""
         if sys.platform == "linux":
             name = f"tagtrail-{secrets.token_hex(16)}"
             self._listen(socket.AF_UNIX, f"\0{name}")
-        for listener in self._listeners:
-            self._spawn(self._accept(loop, listener))
         return Bound(port, name)
+
+    async def listen(self, host: str) -> int:
+        """Listens on one more address; the port. Raises as `start` does."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        port: int = self._listen(family, address).getsockname()[1]
+        return port
 
     def _listen(self, family: int, address: object) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -114,6 +117,7 @@ class CallServer:
         listener.setblocking(False)
         listener.bind(address)  # type: ignore[arg-type]
         listener.listen(_BACKLOG)
+        self._spawn(self._accept(asyncio.get_running_loop(), listener))
         return listener
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -139,7 +143,7 @@ class CallServer:
             await admit_client(sock, self._secret, self._replica_tag)
             _, connection = await loop.connect_accepted_socket(self._new_connection, sock)
         except AuthError as error:
-            self._log_stranger(_peer_name(sock, address), error)
+            self._strangers.note(_peer_name(sock, address), error)
             sock.close()
         except OSError as error:
             sock.close()
@@ -168,13 +172,6 @@ class CallServer:
             self._connections.discard(connection)
         if self._draining and not self.in_flight:
             self._idle.set()
-
-    def _log_stranger(self, peer: str, error: AuthError) -> None:
-        level = logging.DEBUG
-        if peer not in self._strangers and len(self._strangers) < _MAX_NAMED_PEERS:
-            self._strangers.add(peer)
-            level = logging.WARNING
-        self._logger.log(level, "A call connection from %s was refused: %s", peer, error)
 
     def drain(self) -> None:
         """Sends clients elsewhere; later calls are rejected unexecuted, running ones finish."""

@@ -416,6 +416,7 @@ class AsyncOuter:
     async def __call__(self, request: Any) -> Any:
         return await self._handle.call("async")
 
+    @serve.expose
     async def by_remote(self, request: Any) -> Any:
         return await (await self._handle.remote("async"))
 
@@ -436,6 +437,7 @@ class BlockingOuter:
     def __call__(self, request: Any) -> Any:
         return self._handle.call("blocking").result(10)
 
+    @serve.expose
     def by_remote(self, request: Any) -> Any:
         return ray.get(self._handle.remote("blocking"))
 

@@ -40,6 +40,7 @@ class Streamer:
 
         return StreamingResponse(pieces(), media_type="text/plain")
 
+    @serve.expose
     async def upload(self, request: Any) -> str:
         pieces = []
         async for piece in request.stream():

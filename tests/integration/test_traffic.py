@@ -15,6 +15,7 @@ import ray
 import serve
 from tests.integration.conftest import Instance
 from tests.integration.processes import wait_until
+from tests.integration.records import read_records
 from tests.integration.samples import QUICK
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,7 @@ class Recorder:
         )
         return serve.get_current_backend_tag()
 
+    @serve.expose
     async def other(self, request: Any) -> str:
         self.seen.append({"other": await request.body()})
         return "other"
@@ -182,6 +184,20 @@ def test_a_copy_goes_to_the_method_that_was_asked_for(instance: Instance) -> Non
     headers = {"X-Serve-Call-Method": "other"}
     assert instance.http.post("/e", content=b"1", headers=headers).text == "other"
     assert recall_some("b", 1) == [{"other": b"1"}]
+
+
+def test_a_copy_goes_to_no_method_that_is_not_offered(instance: Instance) -> None:
+    serve.shadow_traffic("e", "b", 1)
+    headers = {"X-Serve-Call-Method": "hidden", "X-Request-ID": "not-offered-to-copies"}
+
+    assert instance.http.post("/e", headers=headers).status_code == 404
+
+    def ways() -> dict[str, int]:
+        found = read_records(lambda r: r.get("request_id") == "not-offered-to-copies")
+        return {record["way"]: record["status"] for record in found}
+
+    wait_until(lambda: ways() == {"http": 404, "shadow": 404})
+    assert recall("b") == []
 
 
 def test_a_client_cannot_ask_for_copies(instance: Instance) -> None:

@@ -14,6 +14,7 @@ from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import Failure, IngressView, Observed, Phase, ReplicaView
 from serve.controller.reconcile import (
     Action,
+    ExposeReplica,
     FailReplica,
     ReconfigureReplica,
     StartIngress,
@@ -24,6 +25,7 @@ from serve.controller.reconcile import (
     reconcile,
     replicas_of,
 )
+from serve.records import ReplicaAddress
 
 
 def backend(tag: str = "a", version: int = 1, **options: Any) -> BackendGoal:
@@ -61,6 +63,24 @@ def test_a_starting_and_a_restarting_replica_count_as_there() -> None:
     goal = goal_of(backend(num_replicas=2))
     world = seen(replica("a#1", Phase.STARTING), replica("a#2", Phase.RESTARTING))
     assert reconcile(goal, world, 0) == []
+
+
+def test_a_replica_is_exposed_once_there_is_another_node() -> None:
+    goal = goal_of(backend())
+    own = ReplicaAddress("a#1", "actor", "n1", "127.0.0.1", 1, 2, is_exposed=False)
+    alone = seen(replica("a#1", address=own), node_ids=("n1",))
+    assert reconcile(goal, alone, 0) == []
+
+    joined = replace(alone, node_ids=("n1", "n2"))
+    assert reconcile(goal, joined, 0) == [ExposeReplica("a#1")]
+
+    for change in (
+        {"is_exposing": True},
+        {"address": replace(own, host="10.0.0.1", is_exposed=True)},
+        {"phase": Phase.RESTARTING},
+    ):
+        view = replace(joined.replicas["a#1"], **change)
+        assert reconcile(goal, replace(joined, replicas={"a#1": view}), 0) == []
 
 
 def test_a_stopping_replica_does_not_count_as_there() -> None:
