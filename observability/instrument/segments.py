@@ -22,11 +22,13 @@ from pathlib import Path
 
 from observability.fields import SEGMENT_PATTERN
 from observability.instrument.retention import Retention
+from observability.instrument.supervision import keep_thread_running
 
 FLUSH_S = 0.05
 """How often what waits is written; a line waits at most twice that."""
 
 PRUNE_S = 30.0
+WRITING = "writing of records"
 BUFFER_LINES = 100_000
 """Lines kept when the disk takes none; more are dropped and counted."""
 
@@ -62,7 +64,12 @@ class SegmentWriter:
         self._is_child = False
         self._is_closed = threading.Event()
         self._has_complained = False
-        self._timer = threading.Thread(target=self._run_timer, name="tagtrail-logs", daemon=True)
+        self._timer = threading.Thread(
+            target=keep_thread_running,
+            args=(WRITING, self._run_timer, self._is_closed.wait),
+            name="tagtrail-logs",
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Begin to write out what waits, and to make room, in a thread."""

@@ -39,6 +39,7 @@ class ReplicaView:
         is_reconfiguring: a reconfigure call is under way.
         starts: processes it has begun since it last ran.
         is_asgi: it said that its definition is an ASGI application.
+        trouble: what fails in its process while it serves, and since when; "" when nothing does.
     """
 
     tag: str
@@ -52,6 +53,7 @@ class ReplicaView:
     is_reconfiguring: bool = False
     starts: int = 0
     is_asgi: bool = False
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class IngressView:
         address: where it listens, once it does.
         admin_address: where its metrics page is; "" without one.
         node_address: of its node, as Ray has it.
-        error: what is wrong with it.
+        error: why it does not listen.
+        trouble: what fails in its process while it listens, and since when; "" when nothing does.
     """
 
     node_id: str
@@ -86,6 +89,7 @@ class IngressView:
     admin_address: str = ""
     node_address: str = ""
     error: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

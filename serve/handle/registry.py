@@ -15,6 +15,7 @@ import ray
 
 from observability.catalog import BACKEND_QUEUED
 from observability.instrument.numbers import Family, process_numbers
+from observability.instrument.supervision import keep_running, watch_task
 from observability.instrument.tracing import start_tracing
 from serve.controller.publish import endpoint_key
 from serve.errors import RayServeException
@@ -36,6 +37,10 @@ DRIVER = "driver"
 FIRST_VALUE_S = 30.0
 SWEEP_S = 1.0
 
+WATCHER = "watch for endpoints' changes"
+SWEEP = "sweep of actor calls"
+GUARD = "guard of a loop's connections"
+
 
 class LoopRouters:
     """The routers of one event loop, closed when the loop ends."""
@@ -48,6 +53,7 @@ class LoopRouters:
     def start_guard(self) -> None:
         """Close the connections with the loop: `asyncio.run` closes async generators at its end."""
         self._guard_start = asyncio.get_running_loop().create_task(self._enter_guard())
+        watch_task(GUARD, self._guard_start)
 
     async def _enter_guard(self) -> None:
         async def until_loop_ends() -> AsyncGenerator[None, None]:
@@ -98,8 +104,8 @@ class Registry:
         listener = f"handle/{ray.get_runtime_context().get_worker_id()}/{random_letters()}"
         self._watcher = Watcher(controller_name, listener, self._apply)
         self._tasks = [
-            self._thread.submit(self._watcher.run()),
-            self._thread.submit(self._sweep()),
+            self._thread.submit(keep_running(WATCHER, self._watcher.run)),
+            self._thread.submit(keep_running(SWEEP, self._sweep)),
         ]
 
     def subscribe(self, endpoint: str) -> concurrent.futures.Future[Any]:

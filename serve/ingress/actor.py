@@ -16,12 +16,13 @@ from observability.fields import Component
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
+from observability.instrument.supervision import keep_running, until_other_trouble
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.config import DeploymentMode, HTTPOptions
 from serve.controller.publish import INGRESS_KEY
 from serve.ingress.admin import AdminError
 from serve.ingress.figures import IngressFigures
-from serve.ingress.keeper import IngressKeeper
+from serve.ingress.keeper import KEEPER, IngressKeeper
 from serve.ingress.locate import find_haproxy
 from serve.ingress.metrics_page import MetricsPage
 from serve.ingress.records import IngressSettings
@@ -36,6 +37,10 @@ logger = logging.getLogger("ray.serve")
 
 STOP_GRACE_S = 2.0
 QUEUE_LOOK_S = 1.0
+
+WATCHER = "watch for changes"
+QUEUES = "look at HAProxy's queues"
+OWNER = "watch for the controller's end"
 
 
 class IngressActor:
@@ -88,7 +93,7 @@ class IngressActor:
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._run()),
-            loop.create_task(self._end_without_owner(controller_name)),
+            loop.create_task(keep_running(OWNER, self._end_without_owner)),
         ]
         logger.info("Starting HTTP proxy on node '%s' listening on '%s'", node_id, self._address)
 
@@ -106,9 +111,12 @@ class IngressActor:
         """This process's metrics as they are now."""
         return process_numbers.snapshot()
 
-    async def watch(self) -> None:
-        """Never answers: the caller hears of this process's end by the call's failure."""
-        await asyncio.Event().wait()
+    async def watch(self, known: str) -> str:
+        """What fails in this process, as soon as it is another than what the caller knows.
+
+        The caller hears of the process's end by the call's failure.
+        """
+        return await until_other_trouble(known)
 
     async def stop(self) -> None:
         """End HAProxy; requests under way have a moment to finish."""
@@ -136,7 +144,12 @@ class IngressActor:
             self._is_serving.set_exception(error)
             return
         self._is_serving.set_result(None)
-        await asyncio.gather(self._watcher.run(), self._keeper.supervise(), self._watch_queues())
+        for task, work in (
+            (WATCHER, self._watcher.run),
+            (KEEPER, self._keeper.supervise),
+            (QUEUES, self._watch_queues),
+        ):
+            self._tasks.append(asyncio.create_task(keep_running(task, work)))
 
     async def _watch_queues(self) -> None:
         while True:
@@ -153,9 +166,11 @@ class IngressActor:
             await self._keeper.start(value)
             self._is_started = True
 
-    async def _end_without_owner(self, controller_name: str) -> None:
-        await until_owner_gone(controller_name)
-        logger.warning("Controller '%s' is gone for good: this ingress ends.", controller_name)
+    async def _end_without_owner(self) -> None:
+        await until_owner_gone(self._controller_name)
+        logger.warning(
+            "Controller '%s' is gone for good: this ingress ends.", self._controller_name
+        )
         self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]
         await self.stop()
         with contextlib.suppress(Exception):

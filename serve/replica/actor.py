@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.numbers import Snapshot, process_numbers
+from observability.instrument.supervision import keep_running, until_other_trouble
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
@@ -31,6 +32,7 @@ from serve.settings import adopt_tracing
 
 logger = logging.getLogger("ray.serve")
 
+OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
 
@@ -67,6 +69,7 @@ class ReplicaActor:
         # All that the user's code asks `serve` for: loaded here and not in its first request. By
         # name, for it imports this file.
         importlib.import_module("serve.public")
+        self._controller_name = spec.controller_name
         host = ray.util.get_node_ip_address()
         self._records = ReplicaRecords(
             segment_folder(),
@@ -94,7 +97,7 @@ class ReplicaActor:
         )
         self._outcome = await self._start()
         self._owner_watch = asyncio.get_running_loop().create_task(
-            self._end_without_owner(spec.controller_name)
+            keep_running(OWNER, self._end_without_owner)
         )
 
     async def ready(self) -> Ready | Failed:
@@ -104,9 +107,12 @@ class ReplicaActor:
         replica = self._replica
         return Ready(self._outcome, replica.config_version, os.getpid(), replica.is_asgi)
 
-    async def watch(self) -> None:
-        """Never answers: the caller hears of this process's end by the call's failure."""
-        await asyncio.Event().wait()
+    async def watch(self, known: str) -> str:
+        """What fails in this process, as soon as it is another than what the caller knows.
+
+        The caller hears of the process's end by the call's failure.
+        """
+        return await until_other_trouble(known)
 
     async def handle_call(self, packed: bytes, *rest: Any) -> tuple[Any, None]:
         """One `handle.remote()`; the arguments are `pack_call`'s.
@@ -149,7 +155,8 @@ class ReplicaActor:
         except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
             return describe_failure(error)
 
-    async def _end_without_owner(self, controller_name: str) -> None:
+    async def _end_without_owner(self) -> None:
+        controller_name = self._controller_name
         await until_owner_gone(controller_name)
         logger.warning("Controller '%s' is gone for good: this replica ends.", controller_name)
         await self._replica.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
@@ -12,12 +13,15 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+from observability.instrument.supervision import keep_running, watch_task
 from serve.transport.auth import AuthError
 from serve.transport.handshake import admit_client
 from serve.transport.served import Handler, ServedConnection
 from serve.transport.stream import tune_socket
 
 DEFAULT_MAX_RUNNING = 1000
+ACCEPT = "acceptance of call connections"
+ADMIT = "admission of a call connection"
 _BACKLOG = 1024
 _MAX_NAMED_PEERS = 1000  # strangers that are remembered, so that each is logged once
 _ACCEPT_PAUSE_S = 0.2
@@ -105,7 +109,8 @@ class CallServer:
             name = f"tagtrail-{secrets.token_hex(16)}"
             self._listen(socket.AF_UNIX, f"\0{name}")
         for listener in self._listeners:
-            self._spawn(self._accept(loop, listener))
+            accept = functools.partial(self._accept, loop, listener)
+            self._spawn(keep_running(ACCEPT, accept))
         return Bound(port, name)
 
     def _listen(self, family: int, address: object) -> socket.socket:
@@ -120,6 +125,7 @@ class CallServer:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        watch_task(ADMIT, task)
 
     async def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         while True:
@@ -144,7 +150,7 @@ class CallServer:
         except OSError as error:
             sock.close()
             self._logger.debug("A call connection ended before it began: %s", error)
-        except asyncio.CancelledError:
+        except BaseException:
             sock.close()
             raise
         else:
