@@ -19,6 +19,7 @@ from observability.instrument.supervision import keep_running, until_other_troub
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
+from serve.errors import RayServeException
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import until_owner_gone
@@ -119,8 +120,15 @@ class ReplicaActor:
 
         The second value is what the caller holds to know that the call is done.
         """
+        call = unpack_call(packed, *rest)
         try:
-            return await self._replica.execute(unpack_call(packed, *rest), "remote"), None
+            return await self._replica.execute(call, "remote"), None
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # sys.exit() in a handler: Ray would end this process
+            raise RayServeException(
+                f"{call.endpoint}.{call.method} raised {type(error).__name__}: {error}"
+            ) from error
         finally:
             self._records.trail.flush()  # before the answer leaves
 
