@@ -69,7 +69,7 @@ class ReplicaSpec:
     def logging_of(self, config: BackendConfig) -> LoggingConfig:
         """How records are written under a configuration of the backend."""
         own = config.logging_config
-        return self.logging if own is None else own.over(self.logging)
+        return self.logging if own is None else own.within(self.logging)
 
 
 class Replica:

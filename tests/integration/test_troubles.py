@@ -55,9 +55,9 @@ def test_a_keeper_that_cannot_start_haproxy_is_seen_until_it_can(
         assert not status()["healthy"]
         wait_until(lambda: total(page(), FAILURES, component="ingress", task=KEEPER) > 1)
         told = read_records(
-            lambda r: r.get("levelname") == "ERROR" and f"{KEEPER} failed" in r.get("line", "")
+            lambda r: r["level"] == "ERROR" and f"{KEEPER} failed" in r.get("message", "")
         )
-        assert "Traceback" in str(told[-1])
+        assert "Failed to bind" in told[-1]["exception"]
     wait_until(lambda: status()["healthy"])
     assert instance.http.get(f"/{name}").status_code == 200
 
