@@ -61,7 +61,7 @@ class SegmentWriter:
         self._fd = -1
         self._bytes = 0
         self._is_torn = False
-        self._is_child = False
+        self._is_direct = False
         self._is_closed = threading.Event()
         self._has_complained = False
         self._timer = threading.Thread(
@@ -81,7 +81,7 @@ class SegmentWriter:
             self.dropped += 1
             return
         self._lines.append(line)
-        if self._is_child:
+        if self._is_direct:
             self.flush()
 
     def flush(self) -> None:
@@ -103,6 +103,11 @@ class SegmentWriter:
                 self.dropped += count
                 self._complain(error)
 
+    def write_through(self) -> None:
+        """Write what waits, and each line at once from now on: the process is about to end."""
+        self._is_direct = True  # before the flush: no line is left between the two
+        self.flush()
+
     def close(self) -> None:
         """Write what waits and let go of the segment."""
         self._is_closed.set()
@@ -118,7 +123,7 @@ class SegmentWriter:
         self._lines.clear()
         self._lock = threading.RLock()
         self._is_torn = False
-        self._is_child = True
+        self._is_direct = True
         self._let_go()
 
     def _write(self, chunk: bytes) -> None:

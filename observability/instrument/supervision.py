@@ -7,10 +7,11 @@ Whoever starts one that is meant to run for ever starts it through here.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -195,6 +196,24 @@ def watch_task(
             troubles.tell(task, error)
 
     running.add_done_callback(see)
+
+
+async def run_all(
+    task: str,
+    *steps: Callable[[], Awaitable[object]],
+    troubles: Troubles = process_troubles,
+) -> None:
+    """Do each step in turn, whatever became of those before: the last ones of a process, say."""
+    for step in steps:
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 - told; the steps that follow are due all the same
+            troubles.tell(task, error)
+
+
+def in_thread(work: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+    """Blocking work as a step of `run_all`."""
+    return functools.partial(asyncio.to_thread, work)
 
 
 async def until_other_trouble(known: str) -> str:

@@ -22,7 +22,12 @@ from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
 from observability.instrument.segments import SegmentWriter
-from observability.instrument.supervision import keep_running, process_troubles
+from observability.instrument.supervision import (
+    in_thread,
+    keep_running,
+    process_troubles,
+    run_all,
+)
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
@@ -41,6 +46,7 @@ from serve.status import Status
 
 logger = logging.getLogger("ray.serve")
 
+ENDING = "end of the controller"
 LOOP = "control loop"
 LOOP_PERIOD_S = 1.0
 ADOPTION_S = 10.0
@@ -227,10 +233,11 @@ class Controller:
         self._is_stopping = True
         self._checkpoint.delete()
         self._targets.remove()
-        await self._executor.stop_everything()
-        self._loop_task.cancel()
-        await asyncio.to_thread(stop_export)
-        await asyncio.to_thread(self._capture.close)
+        try:
+            await self._executor.stop_everything()
+        finally:
+            self._loop_task.cancel()
+            await run_all(ENDING, in_thread(stop_export), in_thread(self._capture.end))
 
     # The control loop.
 

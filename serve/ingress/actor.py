@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -16,7 +17,12 @@ from observability.fields import Component
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
-from observability.instrument.supervision import keep_running, until_other_trouble
+from observability.instrument.supervision import (
+    in_thread,
+    keep_running,
+    run_all,
+    until_other_trouble,
+)
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.config import DeploymentMode, HTTPOptions
 from serve.controller.publish import INGRESS_KEY
@@ -40,6 +46,7 @@ QUEUE_LOOK_S = 1.0
 
 WATCHER = "watch for changes"
 QUEUES = "look at HAProxy's queues"
+ENDING = "end of the ingress"
 OWNER = "watch for the controller's end"
 
 
@@ -122,13 +129,16 @@ class IngressActor:
         """End HAProxy; requests under way have a moment to finish."""
         for task in self._tasks:
             task.cancel()
-        if self._page is not None:
-            await asyncio.to_thread(self._page.stop)
-        await self._keeper.stop(STOP_GRACE_S)
-        shutil.rmtree(self._settings.folder, ignore_errors=True)
-        await asyncio.to_thread(stop_tracing)
-        await asyncio.to_thread(stop_export)
-        await asyncio.to_thread(self._records.close)
+        page_steps = [] if self._page is None else [in_thread(self._page.stop)]
+        await run_all(
+            ENDING,
+            *page_steps,
+            functools.partial(self._keeper.stop, STOP_GRACE_S),
+            in_thread(functools.partial(shutil.rmtree, self._settings.folder, ignore_errors=True)),
+            in_thread(stop_tracing),
+            in_thread(stop_export),
+            in_thread(self._records.end),
+        )
 
     async def _run(self) -> None:
         try:

@@ -15,7 +15,12 @@ from ray.exceptions import RayError
 
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.numbers import Snapshot, process_numbers
-from observability.instrument.supervision import keep_running, until_other_trouble
+from observability.instrument.supervision import (
+    in_thread,
+    keep_running,
+    run_all,
+    until_other_trouble,
+)
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
@@ -33,6 +38,7 @@ from serve.settings import adopt_tracing
 
 logger = logging.getLogger("ray.serve")
 
+ENDING = "end of the replica"
 OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
@@ -149,26 +155,32 @@ class ReplicaActor:
         return await self._replica.drain(wait_loop_s, timeout_s)
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything. The process is killed next; what is said until then is recorded."""
         self._owner_watch.cancel()
-        await self._replica.stop()
-        await asyncio.to_thread(stop_tracing)
-        await asyncio.to_thread(stop_export)
-        await asyncio.to_thread(self._records.close)
+        await self._close()
+
+    async def _close(self) -> None:
+        await run_all(
+            ENDING,
+            self._replica.stop,
+            in_thread(stop_tracing),
+            in_thread(stop_export),
+            in_thread(self._records.end),
+        )
 
     async def _start(self) -> ReplicaAddress | str:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
         except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
+            self._records.end()  # who hears of it kills this process
             return describe_failure(error)
 
     async def _end_without_owner(self) -> None:
         controller_name = self._controller_name
         await until_owner_gone(controller_name)
         logger.warning("Controller '%s' is gone for good: this replica ends.", controller_name)
-        await self._replica.stop()
-        await asyncio.to_thread(stop_tracing)
+        await self._close()
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:

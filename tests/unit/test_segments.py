@@ -452,3 +452,12 @@ def test_a_writer_with_a_share_makes_room_in_its_own_stem_only(tmp_path: Path) -
     with writing(tmp_path, Retention(share=MEAN), "replica_b#abcdef") as writer:
         writer.start()
         wait_until(lambda: names(tmp_path) == ["replica_a#abcdef.000001.log"])
+
+
+def test_before_its_end_a_process_writes_each_line_at_once(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        writer.append(b"a\n")
+        writer.write_through()
+        assert content(tmp_path) == b"a\n"
+        writer.append(b"b\n")
+        assert content(tmp_path) == b"a\nb\n"

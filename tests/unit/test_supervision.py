@@ -14,9 +14,11 @@ from observability.instrument.origin import set_origin
 from observability.instrument.supervision import (
     CALM_S,
     Troubles,
+    in_thread,
     keep_running,
     keep_thread_running,
     pause_after,
+    run_all,
     watch_task,
 )
 
@@ -164,3 +166,14 @@ def test_the_metric_says_whose_tasks_they_are() -> None:
 def test_pauses_grow_to_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "PAUSES_S", (0.0, 1.0, 5.0))
     assert [pause_after(failures) for failures in range(5)] == [0.0, 1.0, 5.0, 5.0, 5.0]
+
+
+async def test_each_last_step_is_done_whatever_became_of_those_before() -> None:
+    troubles, done = Troubles(), list[str]()
+
+    async def fail() -> None:
+        raise OSError("gone")
+
+    steps = (in_thread(lambda: done.append("a")), fail, in_thread(lambda: done.append("b")))
+    await run_all("end", *steps, troubles=troubles)
+    assert (done, counted(troubles)) == (["a", "b"], {"end": 1})
