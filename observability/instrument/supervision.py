@@ -26,6 +26,9 @@ PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 CALM_S = 30.0
 """Work that has not failed for so long is well again, seconds."""
 
+STEP_S = 7.0
+"""Longest time for one of a process's last steps, seconds: the controller waits 10 for all."""
+
 LOOK_S = 1.0
 """How often is looked for what fails, for those who watch a process, seconds."""
 
@@ -201,12 +204,20 @@ def watch_task(
 async def run_all(
     task: str,
     *steps: Callable[[], Awaitable[object]],
+    limit_s: float = STEP_S,
     troubles: Troubles = process_troubles,
 ) -> None:
-    """Do each step in turn, whatever became of those before: the last ones of a process, say."""
+    """Do each step in turn, whatever became of those before: the last ones of a process, say.
+
+    Args:
+        task: what the steps are, a name.
+        *steps: they may not take longer than `limit_s` each, or are given up.
+        limit_s: seconds.
+        troubles: hear of failures.
+    """
     for step in steps:
         try:
-            await step()
+            await asyncio.wait_for(step(), limit_s)
         except Exception as error:  # noqa: BLE001 - told; the steps that follow are due all the same
             troubles.tell(task, error)
 

@@ -12,13 +12,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from observability.catalog import BACKEND_QUEUED
 from observability.instrument.numbers import Family, process_numbers
 from observability.instrument.supervision import keep_running, watch_task
 from observability.instrument.tracing import start_tracing
 from serve.controller.publish import endpoint_key
-from serve.errors import RayServeException
+from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
 from serve.ids import NAMESPACE, random_letters
@@ -185,7 +186,14 @@ class Registry:
         before = self._secret
         with contextlib.suppress(ValueError):  # no controller
             controller = await asyncio.to_thread(ray.get_actor, self._controller_name, NAMESPACE)
-            self._secret = await controller.secret.remote()
+            # A controller that is away may never answer; the calls wait, and it is asked again.
+            answer = asyncio.ensure_future(_result(controller.secret.remote()))
+            try:
+                self._secret = await asyncio.wait_for(answer, FIRST_VALUE_S)
+            except (RayError, asyncio.TimeoutError) as error:
+                raise ReplicaUnavailableError(
+                    f"Controller '{self._controller_name}' does not tell its secret: {error!r}"
+                ) from error
         return self._secret != before
 
     async def _apply(self, key: str, value: object) -> None:
@@ -208,6 +216,11 @@ class Registry:
             await asyncio.sleep(SWEEP_S)
             for router in list(self._actor_routers.values()):
                 router.sweep()
+
+
+async def _result(reference: Any) -> bytes:
+    secret: bytes = await reference
+    return secret
 
 
 _registries: dict[str, Registry] = {}

@@ -33,7 +33,7 @@ from serve.ingress.locate import find_haproxy
 from serve.ingress.metrics_page import MetricsPage
 from serve.ingress.records import IngressSettings
 from serve.ingress.trail import IngressRecords
-from serve.owner import until_owner_gone
+from serve.owner import killed_after, until_owner_gone
 from serve.records import IngressTable
 from serve.session import segment_folder
 from serve.settings import adopt_tracing
@@ -182,9 +182,8 @@ class IngressActor:
             "Controller '%s' is gone for good: this ingress ends.", self._controller_name
         )
         self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]
-        await self.stop()
-        with contextlib.suppress(Exception):
-            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        with killed_after():
+            await self.stop()
 
 
 def _run_folder(controller_name: str, node_id: str) -> str:

@@ -12,6 +12,7 @@ from serve.ingress.guard import Guard, launch_command
 from serve.ingress.pipe import LinePipe
 
 TERM_S = 2.0
+KILL_S = 2.0
 DRAIN_S = 1.0
 
 
@@ -80,7 +81,7 @@ class Master:
             _signal(self.pid, signal.SIGTERM)
             is_polite = bool((await asyncio.wait({self.ended}, timeout=TERM_S))[0])
         _signal_group(self.pid)
-        await self.ended
+        await asyncio.wait({self.ended}, timeout=KILL_S)
         await self._pipe.drain(DRAIN_S)
         self._pipe.stop()
         return is_polite

@@ -23,6 +23,7 @@ logger = logging.getLogger("ray.serve")
 
 START_TIMEOUT_S = 10.0
 RELOAD_TIMEOUT_S = 30.0
+CHECK_TIMEOUT_S = 30.0
 ORPHAN_GRACE_S = 30
 """How long requests may go on when the parent was killed."""
 
@@ -226,7 +227,15 @@ class HAProxyProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        output, _ = await check.communicate()
+        try:
+            output, _ = await asyncio.wait_for(check.communicate(), CHECK_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            check.kill()  # a change that waited for it would keep all later ones waiting
+            raise RayServeException(
+                f"HAProxy ({self._binary}) did not check its configuration within "
+                f"{CHECK_TIMEOUT_S:g} s. What was served before is served on. Is the machine too "
+                f"busy? Try '{self._binary} -c -f {self._folder.candidate}'."
+            ) from None
         if check.returncode != 0:
             raise RayServeException(
                 f"HAProxy refused its configuration:\n{output.decode(errors='replace')}"

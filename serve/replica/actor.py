@@ -27,7 +27,7 @@ from serve.config import BackendConfig
 from serve.errors import RayServeException
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
-from serve.owner import until_owner_gone
+from serve.owner import killed_after, until_owner_gone
 from serve.records import ReplicaAddress
 from serve.replica.callable import describe_failure
 from serve.replica.records import ReplicaRecords
@@ -180,8 +180,8 @@ class ReplicaActor:
         controller_name = self._controller_name
         await until_owner_gone(controller_name)
         logger.warning("Controller '%s' is gone for good: this replica ends.", controller_name)
-        await self._close()
-        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        with killed_after():
+            await self._close()
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:
         send_copies(endpoint, tags, request)

@@ -219,7 +219,7 @@ class CallServer:
         for connection in connections:
             connection.abort()
         if connections:
-            await asyncio.wait([connection.gone for connection in connections])
+            await asyncio.wait([connection.gone for connection in connections], timeout=timeout_s)
         stuck = sum(not task.done() for task in running)
         if stuck:
             self._logger.warning("%d calls ignored their cancellation; left behind.", stuck)

@@ -17,8 +17,10 @@ import pytest
 
 from observability.instrument.supervision import Troubles
 from serve.errors import RayServeException
+from serve.ingress import process
 from serve.ingress.admin import AdminClient
 from serve.ingress.keeper import FILES, KEEPER, IngressKeeper
+from serve.ingress.locate import find_haproxy
 from serve.ingress.plan import ChangeKind
 from tests.integration.test_ingress_keeper import Load, served_by
 from tests.integration.test_ingress_stage import ingress, replicas
@@ -104,6 +106,32 @@ async def test_a_change_that_cannot_be_written_leaves_the_table_of_before_and_is
                 await keeper.apply(served_by(one, queue_timeout_s=7))
             assert keeper.table == served_by(one)
             assert (await client.get("/x")).json()["replica"] == "b#one"
+            assert await keeper.apply(served_by(two, queue_timeout_s=7)) is ChangeKind.RELOAD
+            assert (await client.get("/x")).json()["replica"] == "b#two"
+
+
+STUBBORN = """\
+#!/bin/sh
+[ "$1" = -c ] && [ -e "{flag}" ] && exec sleep 3600
+exec "{haproxy}" "$@"
+"""
+
+
+async def test_a_check_that_never_ends_keeps_no_later_change_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flag, program = tmp_path / "flag", tmp_path / "haproxy"
+    program.write_text(STUBBORN.format(flag=flag, haproxy=find_haproxy()))
+    program.chmod(0o755)
+    async with replicas("b#one", "b#two") as [one, two]:
+        async with ingress(served_by(one), program=str(program)) as (keeper, client):
+            monkeypatch.setattr(process, "CHECK_TIMEOUT_S", 0.2)
+            flag.touch()
+            with pytest.raises(RayServeException, match=r"did not check its configuration within"):
+                await keeper.apply(served_by(one, queue_timeout_s=7))
+            assert keeper.table == served_by(one)
+            flag.unlink()
+            monkeypatch.setattr(process, "CHECK_TIMEOUT_S", WAIT_S)
             assert await keeper.apply(served_by(two, queue_timeout_s=7)) is ChangeKind.RELOAD
             assert (await client.get("/x")).json()["replica"] == "b#two"
 

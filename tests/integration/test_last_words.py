@@ -48,6 +48,17 @@ def talk(path: Path) -> None:
         time.sleep(0.001)
 
 
+class Clinging(Chatty):
+    """Does not let go, and keeps its event loop with it."""
+
+    async def __call__(self, request: Any) -> int:
+        return os.getpid()
+
+    def __del__(self) -> None:
+        (self.folder / "clings").touch()
+        time.sleep(3600)
+
+
 class Stillborn:
     """Talks, and can't be made."""
 
@@ -102,6 +113,11 @@ def test_a_replica_whose_controller_is_gone_for_good_loses_nothing_either(
         serve.create_backend("orphan", Chatty, str(tmp_path), config=QUICK)
         serve.create_endpoint("orphan", backend="orphan")
         pid = serve.get_handle("orphan").call().result(30)
+        clinging = tmp_path / "clinging"
+        clinging.mkdir()
+        serve.create_backend("clinging", Clinging, str(clinging), config=QUICK)
+        serve.create_endpoint("clinging", backend="clinging")
+        clinging_pid = serve.get_handle("clinging").call().result(30)
         controller = ray.get_actor(client.controller_name, namespace=NAMESPACE)
         ray.kill(controller, no_restart=True)
         wait_until(lambda: not is_alive(pid))
@@ -109,6 +125,8 @@ def test_a_replica_whose_controller_is_gone_for_good_loses_nothing_either(
         said = messages("orphan")
         assert "farewell" in said
         assert any("is gone for good: this replica ends" in message for message in said)
+        wait_until(lambda: not is_alive(clinging_pid))
+        assert (clinging / "clings").exists()
     finally:
         serve.shutdown()
 
