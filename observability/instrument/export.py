@@ -25,6 +25,7 @@ from observability.instrument.numbers import (
     Snapshot,
     process_numbers,
 )
+from observability.instrument.ray_internals import record_metric
 from observability.instrument.supervision import keep_thread_running, process_troubles
 
 PERIOD_S = 1.0
@@ -90,8 +91,7 @@ class RayExport:
             more = sample.value - self._exported.get(key, 0.0)
             # A counter of 0 is told once, so that its series is there before anything happens.
             if more > 0 or key not in self._exported:
-                counter = self._instrument(Counter, metric.name, metric, ())
-                counter._metric.record(more, labels)
+                record_metric(self._instrument(Counter, metric.name, metric, ()), more, labels)
                 self._exported[key] = sample.value
         else:
             self._gauge(metric.name, metric, (), labels, sample.value)
@@ -113,7 +113,7 @@ class RayExport:
         labels: dict[str, str],
         value: float,
     ) -> None:
-        self._instrument(Gauge, name, metric, more_tags)._metric.record(float(value), labels)
+        record_metric(self._instrument(Gauge, name, metric, more_tags), float(value), labels)
 
     def _instrument(self, kind: Any, name: str, metric: Metric, more_tags: tuple[str, ...]) -> Any:
         found = self._instruments.get(name)

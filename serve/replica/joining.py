@@ -11,7 +11,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from observability.instrument.foreign import missing
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError as gone:
+    name = "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
+    raise missing("uvicorn", name, "answer HTTP requests") from gone
 
 JOIN_BYTES = 65_536
 """Larger pieces are not copied for it."""
