@@ -17,7 +17,7 @@ help: ## Show this list
 setup: $(stamp) ## Make the virtual environment and install everything into it
 
 # Installed anew only when the list of dependencies may have changed.
-$(stamp): pyproject.toml
+$(stamp): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "'$(PYTHON)' is not installed. Install Python 3.10 or newer, or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -25,7 +25,7 @@ $(stamp): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { \
 		echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(bin)/python -m pip install --quiet --upgrade pip
-	$(bin)/python -m pip install --quiet --editable '.[dev,demo]'
+	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo]'
 	@touch $@
 
 programs: ## Install the programs of the pipeline that Debian has: for all tests to run

@@ -180,6 +180,13 @@ SPANS_DROPPED = Metric(
     ("component", "backend", "replica"),
     "Spans that were not exported: the collector was away, or too slow. Only with traces on.",
 )
+TASK_FAILURES = Metric(
+    "serve_task_failures",
+    _C,
+    ("component", "backend", "replica", "task"),
+    "Failures of what a process does all the time, the ingress's keeper for instance. Each is "
+    "logged as an error, and the task is begun again.",
+)
 CONTROLLER_LOOP = Metric(
     "serve_controller_loop_ms",
     _G,
@@ -195,6 +202,7 @@ EXTRA_METRICS = (
     RECORDS_WRITTEN,
     RECORDS_DROPPED,
     SPANS_DROPPED,
+    TASK_FAILURES,
     CONTROLLER_LOOP,
 )
 

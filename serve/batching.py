@@ -121,15 +121,21 @@ class BatchQueue:
         return batch
 
     async def _answer(self, batch: list[_Entry]) -> None:
-        # This task goes on from batch to batch: what is said in one is not its first request's.
-        tracing.enter(join_contexts([context for _, _, context in batch]))
         try:
+            # This task goes on from batch to batch: what is said in one is not its first request's.
+            tracing.enter(join_contexts([context for _, _, context in batch]))
             result = await self._run([item for item, _, _ in batch])
             answers = check_batch_result(result, len(batch))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the batch's callers' own
+        except GeneratorExit:  # the loop has ended: nobody waits
+            raise
+        # Task boundary: whatever it is, sys.exit() included, it is the callers' own, and whoever
+        # got no answer would wait for ever.
+        except BaseException as error:  # noqa: BLE001
+            # A future refuses this one, as a coroutine does.
+            failure = RuntimeError(str(error)) if isinstance(error, StopIteration) else error
             for _, future, _ in batch:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(failure)
             return
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if not future.done():

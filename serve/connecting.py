@@ -5,8 +5,11 @@ from __future__ import annotations
 import atexit
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import click
+
+from observability.instrument.foreign import ForeignNameError
 from serve.exits import fail
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ def reach_ray(address: str) -> None:
     """Connect this process until it ends. ConnectionError: there is no cluster."""
     import ray
 
-    _keep_stdout_clean()
+    _keep_stdout_clean()  # it says on stdout that a node died, in the middle of our JSON
     try:
         _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -55,19 +58,13 @@ def reach_ray(address: str) -> None:
 
 
 def _keep_stdout_clean() -> None:
-    """Have Ray say on stderr what happens to the cluster, as it does with all other messages.
+    """Have Ray say on stderr what happens to the cluster, as it does with all other messages."""
+    from serve.ray_internals import print_to_stderr_only
 
-    It prints that a node died on a driver's stdout, whatever it was told of logs, in the middle of
-    our JSON.
-    """
-    from ray._private import worker
-
-    printed = worker.print_to_stdstream
-
-    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
-        printed({**data, "is_err": True}, ignore_prefix)
-
-    worker.print_to_stdstream = print_to_stderr
+    try:
+        print_to_stderr_only()
+    except ForeignNameError as error:  # the command does what it is for all the same
+        click.echo(f"Warning: {error}", err=True)
 
 
 def is_ray_running(processes: Path = Path("/proc")) -> bool:
@@ -81,9 +78,9 @@ def is_ray_running(processes: Path = Path("/proc")) -> bool:
     commands = list(processes.glob("[0-9]*/cmdline"))
     if commands and not any(map(_may_be_node, commands)):
         return False
-    from ray._private.services import find_gcs_addresses
+    from serve.ray_internals import find_clusters
 
-    return bool(find_gcs_addresses())
+    return bool(find_clusters())
 
 
 def find_instance() -> Client | None:

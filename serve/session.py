@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 
-from ray._private import worker
-
 from observability.fields import SEGMENT_FOLDER
+from observability.instrument.ray_internals import ray_node
 
 
 def session_folder() -> str:
     """Ray's folder of this session on this node: `/tmp/ray/session_<date>_<pid>`, usually."""
-    node = worker._global_node
+    node = ray_node()
     assert node is not None  # only asked in Ray's own processes
     folder: str = node.get_session_dir_path()
     return folder

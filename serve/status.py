@@ -16,6 +16,8 @@ class Status:
     goal: Goal
     observed: Observed
     pid: int
+    trouble: str = ""
+    """What fails in the controller's own process, and since when; "" when nothing does."""
 
 
 def describe(status: Status, controller_name: str) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
     Returns:
         `{"healthy", "controller": {"name", "pid"}, "http": {...}, "ingresses": [...], "endpoints":
         [...],
-        "backends": [{"tag", "healthy", "goal", "running", "replicas": [...], "last_error"}]}`.
+        "backends": [{"tag", "healthy", "goal", "running", "replicas": [...], "last_error"}],
+        "troubles": [...]}`. A trouble is a sentence: what fails where, since when and why.
     """
     ingresses = [
         {
@@ -38,8 +41,11 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
     ]
     backends = [_backend(backend, status) for backend in status.goal.backends.values()]
     http = status.goal.http
+    troubles = _troubles(status)
     return {
-        "healthy": all(b["healthy"] for b in backends) and all(i["address"] for i in ingresses),
+        "healthy": all(b["healthy"] for b in backends)
+        and all(i["address"] for i in ingresses)
+        and not troubles,
         "controller": {"name": controller_name, "pid": status.pid},
         "http": {"host": http.host, "port": http.port, "location": str(http.location.value)}
         if http.location is not None
@@ -56,7 +62,19 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
             for endpoint in status.goal.endpoints.values()
         ],
         "backends": backends,
+        "troubles": troubles,
     }
+
+
+def _troubles(status: Status) -> list[str]:
+    """What fails in processes that go on, with the name of each."""
+    observed = status.observed
+    named = [
+        ("Controller", status.trouble),
+        *((f"Ingress on node {i.node_address}", i.trouble) for i in observed.ingresses.values()),
+        *((f"Replica '{r.tag}'", r.trouble) for r in observed.replicas.values()),
+    ]
+    return [f"{name}: {trouble}" for name, trouble in named if trouble]
 
 
 def _backend(backend: BackendGoal, status: Status) -> dict[str, Any]:

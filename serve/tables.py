@@ -41,6 +41,8 @@ def print_status(described: dict[str, Any]) -> None:
         if backend["last_error"]:
             error = escape(backend["last_error"])
             console.print(f"[red]{escape(backend['tag'])}[/]: {error}", highlight=False)
+    for trouble in described["troubles"]:
+        console.print(f"[red]{escape(trouble)}[/]", highlight=False)
 
 
 def _print_ingresses(console: Console, ingresses: list[dict[str, Any]]) -> None:

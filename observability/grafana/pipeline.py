@@ -99,6 +99,18 @@ BOARD = Board(
                     ),
                     "cps",
                 ),
+                Panel(
+                    "Failures of tasks/s",
+                    "What a process does all the time failed, and is begun again: an error record "
+                    "says why.",
+                    (
+                        Query(
+                            rate(catalog.TASK_FAILURES, by="component, task"),
+                            "{{component}} {{task}}",
+                        ),
+                    ),
+                    "cps",
+                ),
             ),
         ),
         Row(

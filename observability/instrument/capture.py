@@ -146,6 +146,18 @@ class Capture:
         self._writer.after_fork()
         self._echo.after_fork()
 
+    def end(self) -> None:
+        """Tell unended lines and write everything, and each record at once from now on.
+
+        For a process that is killed next: what is said until then is in the segments too.
+        """
+        for _, tee, _ in self._streams:
+            with contextlib.suppress(Exception):  # at the end of a process all may be closed
+                tee.tell_rest()
+        self._writer.write_through()
+        self._echo.write_through()
+        _flush_all(self._find_others())
+
     def close(self) -> None:
         """Tell unended lines, write everything, and let go of all that was taken."""
         for name, tee, before in self._streams:
@@ -159,9 +171,7 @@ class Capture:
             self._undo.pop()()
         self._writer.close()
         self._echo.flush()
-        for handler in others:  # they may hold records back, and the process may be killed next
-            with contextlib.suppress(Exception):  # foreign code
-                handler.flush()
+        _flush_all(others)
         set_origin({})
 
     def _find_others(self) -> list[logging.Handler]:
@@ -208,6 +218,12 @@ def install(
         capture.take_streams()
         capture.take_hooks()
     return capture
+
+
+def _flush_all(handlers: list[logging.Handler]) -> None:
+    for handler in handlers:
+        with contextlib.suppress(Exception):  # foreign code
+            handler.flush()
 
 
 def _is_rays(handler: logging.Handler) -> bool:

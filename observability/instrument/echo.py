@@ -22,19 +22,24 @@ class Echo:
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MAX_WAITING)
         self._lock = threading.RLock()
-        self._is_child = False
+        self._is_direct = False
 
     def append(self, line: str) -> None:
         """Take a line, without its newline."""
         self._lines.append(line)
-        if self._is_child:
+        if self._is_direct:
             self.flush()
 
     def after_fork(self) -> None:
         """In a child: the parent's lines are not this process's, and it has no timer."""
         self._lines.clear()
         self._lock = threading.RLock()
-        self._is_child = True
+        self._is_direct = True
+
+    def write_through(self) -> None:
+        """Write what waits, and each line at once from now on: the process is about to end."""
+        self._is_direct = True
+        self.flush()
 
     def flush(self) -> None:
         """Write all that waits."""

@@ -11,7 +11,6 @@ observation would cost 2.3 us here and 13 us in the node's agent, which plays ev
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 
@@ -26,10 +25,11 @@ from observability.instrument.numbers import (
     Snapshot,
     process_numbers,
 )
+from observability.instrument.ray_internals import record_metric
+from observability.instrument.supervision import keep_thread_running, process_troubles
 
 PERIOD_S = 1.0
-
-logger = logging.getLogger("ray.serve")
+EXPORT = "export of metrics through Ray"
 
 
 class RayExport:
@@ -46,8 +46,12 @@ class RayExport:
         self._instruments: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
-        self._has_complained = False
-        self._thread = threading.Thread(target=self._run, name="tagtrail-metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=keep_thread_running,
+            args=(EXPORT, self._run, self._is_over.wait),
+            name="tagtrail-metrics",
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Export once a second from now on."""
@@ -67,10 +71,9 @@ class RayExport:
                         self._export_sample(snapshot.metric, sample)
                     if snapshot.metric.kind is MetricKind.GAUGE:
                         self._clear_gone(snapshot)
-        except Exception:  # Ray's metrics may be off or ending; told once
-            if not self._has_complained:
-                self._has_complained = True
-                logger.warning("Metrics could not be exported through Ray", exc_info=True)
+            process_troubles.clear(EXPORT)
+        except Exception as error:  # noqa: BLE001 - Ray's metrics may be off or ending
+            process_troubles.tell(EXPORT, error, "It is tried again, and requests are served.")
 
     def _run(self) -> None:
         while not self._is_over.wait(PERIOD_S):
@@ -88,8 +91,7 @@ class RayExport:
             more = sample.value - self._exported.get(key, 0.0)
             # A counter of 0 is told once, so that its series is there before anything happens.
             if more > 0 or key not in self._exported:
-                counter = self._instrument(Counter, metric.name, metric, ())
-                counter._metric.record(more, labels)
+                record_metric(self._instrument(Counter, metric.name, metric, ()), more, labels)
                 self._exported[key] = sample.value
         else:
             self._gauge(metric.name, metric, (), labels, sample.value)
@@ -111,7 +113,7 @@ class RayExport:
         labels: dict[str, str],
         value: float,
     ) -> None:
-        self._instrument(Gauge, name, metric, more_tags)._metric.record(float(value), labels)
+        record_metric(self._instrument(Gauge, name, metric, more_tags), float(value), labels)
 
     def _instrument(self, kind: Any, name: str, metric: Metric, more_tags: tuple[str, ...]) -> Any:
         found = self._instruments.get(name)
@@ -130,6 +132,7 @@ def start_export() -> None:
     global _export
     with _lock:
         if _export is None:
+            process_numbers.join(process_troubles.collect)
             _export = RayExport(process_numbers)
             _export.start()
 
@@ -141,3 +144,4 @@ def stop_export() -> None:
         export, _export = _export, None
     if export is not None:
         export.stop()
+        process_numbers.leave(process_troubles.collect)

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+from opentelemetry.context import attach, set_value
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from observability.instrument.otel_internals import SUPPRESS_KEY
 from observability.instrument.spans import SpanMaker, SpanSource
 
 SHARE = 0.2
@@ -97,7 +98,7 @@ class Exports:
         if self._hush.thread_id is None:
             self._hush.thread_id = threading.get_ident()
             # So that a library which makes spans of HTTP requests leaves the exporter's alone.
-            attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+            attach(set_value(SUPPRESS_KEY, True))
         pace = Pace()
         spans = PacedSpans((), pace)
         for source in sources:

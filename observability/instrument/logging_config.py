@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from observability.fields import NAMES
-from observability.instrument.retention import Retention
+from observability.instrument.retention import Retention, Share
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -46,10 +46,14 @@ class LoggingConfig(BaseModel):
     """A segment that has reached this size is full, and the next one is begun."""
 
     max_age_s: float = Field(default=7 * 24 * 3600.0, gt=0)
-    """Segments that are not written to any more are deleted after this, seconds."""
+    """Segments that are not written to any more are deleted after this, seconds. A backend's own:
+    its segments, and no others."""
 
     max_total_bytes: int = Field(default=2 * 1024 * 1024 * 1024, ge=4096)
-    """Above this size of all segments of a node, the oldest ones are deleted."""
+    """Above this size of all segments of a node, the oldest ones are deleted. A backend's own: of
+    that backend's segments on a node, within what the instance allows."""
+
+    _whole: LoggingConfig | None = PrivateAttr(None)
 
     @field_validator("level", mode="before")
     @classmethod
@@ -86,11 +90,21 @@ class LoggingConfig(BaseModel):
     @property
     def retention(self) -> Retention:
         """The limits of the segments."""
-        return Retention(self.segment_bytes, self.max_age_s, self.max_total_bytes)
+        whole = self._whole
+        if whole is None:
+            return Retention(self.segment_bytes, self.max_age_s, self.max_total_bytes)
+        share = Share(self.max_age_s, self.max_total_bytes)
+        return Retention(self.segment_bytes, whole.max_age_s, whole.max_total_bytes, share)
 
     def over(self, base: LoggingConfig) -> LoggingConfig:
         """This configuration's set fields, and `base` for the others."""
         return LoggingConfig(**(set_fields(base) | set_fields(self)))
+
+    def within(self, instance: LoggingConfig) -> LoggingConfig:
+        """`over`, for a backend: its limits are a share of what the instance keeps on a node."""
+        merged = self.over(instance)
+        merged._whole = instance
+        return merged
 
 
 def set_fields(config: LoggingConfig) -> dict[str, Any]:

@@ -18,21 +18,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from observability.fields import SEGMENT_PATTERN
+from observability.instrument.pruning import prune
 from observability.instrument.retention import Retention
+from observability.instrument.supervision import keep_thread_running
 
 FLUSH_S = 0.05
 """How often what waits is written; a line waits at most twice that."""
 
 PRUNE_S = 30.0
+WRITING = "writing of records"
 BUFFER_LINES = 100_000
 """Lines kept when the disk takes none; more are dropped and counted."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.#-]")
 _NAME_CHARS = 100
-_PRUNE_LOCK = ".prune.lock"
 _segment = re.compile(SEGMENT_PATTERN)
 
 
@@ -42,7 +43,8 @@ class SegmentWriter:
     Args:
         folder: where the segments are; made if missing.
         name: first part of their names; what does not fit a file name is replaced.
-        retention: limits. May be replaced while it runs.
+        retention: limits; with a `share`, those of this name's own stem. May be replaced while it
+            runs.
     """
 
     def __init__(self, folder: str, name: str, retention: Retention) -> None:
@@ -59,10 +61,15 @@ class SegmentWriter:
         self._fd = -1
         self._bytes = 0
         self._is_torn = False
-        self._is_child = False
+        self._is_direct = False
         self._is_closed = threading.Event()
         self._has_complained = False
-        self._timer = threading.Thread(target=self._run_timer, name="tagtrail-logs", daemon=True)
+        self._timer = threading.Thread(
+            target=keep_thread_running,
+            args=(WRITING, self._run_timer, self._is_closed.wait),
+            name="tagtrail-logs",
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Begin to write out what waits, and to make room, in a thread."""
@@ -74,7 +81,7 @@ class SegmentWriter:
             self.dropped += 1
             return
         self._lines.append(line)
-        if self._is_child:
+        if self._is_direct:
             self.flush()
 
     def flush(self) -> None:
@@ -96,6 +103,11 @@ class SegmentWriter:
                 self.dropped += count
                 self._complain(error)
 
+    def write_through(self) -> None:
+        """Write what waits, and each line at once from now on: the process is about to end."""
+        self._is_direct = True  # before the flush: no line is left between the two
+        self.flush()
+
     def close(self) -> None:
         """Write what waits and let go of the segment."""
         self._is_closed.set()
@@ -111,7 +123,7 @@ class SegmentWriter:
         self._lines.clear()
         self._lock = threading.RLock()
         self._is_torn = False
-        self._is_child = True
+        self._is_direct = True
         self._let_go()
 
     def _write(self, chunk: bytes) -> None:
@@ -162,7 +174,7 @@ class SegmentWriter:
                 next_prune = time.monotonic() + PRUNE_S
                 with contextlib.suppress(OSError):  # tried again in a while
                     self._reopen_if_gone()
-                    prune(self.folder, self.retention, time.time())
+                    prune(self.folder, self.retention, time.time(), self.name)
 
     def _reopen_if_gone(self) -> None:
         """Somebody removed the file by hand: what is written to it would be lost."""
@@ -190,57 +202,6 @@ def safe_name(text: str) -> str:
     """A text as part of a file name; a replica's letters at its end are kept."""
     name = _UNSAFE.sub("_", text)
     return name if len(name) <= _NAME_CHARS else name[:80] + name[80:][-20:]
-
-
-def prune(folder: str, retention: Retention, now_s: float) -> list[str]:
-    """Delete segments that are too old, then the oldest ones until the rest is small enough.
-
-    Those that are being written are left alone. One process does it at a time.
-
-    Returns:
-        Names of the deleted files.
-    """
-    deleted: list[str] = []
-    with open(os.path.join(folder, _PRUNE_LOCK), "w") as guard:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return deleted
-        segments = sorted(_stat_all(folder), key=lambda entry: entry[1])
-        total = sum(size for _, _, size in segments)
-        for path, modified_s, size in segments:
-            is_old = now_s - modified_s > retention.max_age_s
-            if not is_old and total <= retention.max_total_bytes:
-                continue
-            if _delete_unless_written(path):
-                total -= size
-                deleted.append(path.name)
-    return deleted
-
-
-def _stat_all(folder: str) -> list[tuple[Path, float, int]]:
-    found = []
-    for path in Path(folder).iterdir():
-        if _segment.fullmatch(path.name):
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                state = path.stat()
-                found.append((path, state.st_mtime, state.st_size))
-    return found
-
-
-def _delete_unless_written(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except OSError:  # a process writes it
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 def _list(folder: str) -> list[tuple[str, int]]:

@@ -16,11 +16,13 @@ from typing import Any
 
 from observability.catalog import SPANS_DROPPED
 from observability.instrument.numbers import Family, Labels
+from observability.instrument.supervision import keep_thread_running
 
 CLOSE_S = 2.0
 """Longest wait for the last spans to leave, seconds."""
 
 THREAD_NAME = "tagtrail-spans"
+EXPORT = "export of spans"
 
 logger = logging.getLogger("ray.serve")
 
@@ -64,7 +66,9 @@ class SpanQueue:
         self._deadline = 0.0
         self._has_complained = False
         self.dropped = 0
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread = threading.Thread(
+            target=keep_thread_running, args=(EXPORT, self._run), name=THREAD_NAME, daemon=True
+        )
 
     def start(self) -> None:
         """Export from now on."""

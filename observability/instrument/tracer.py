@@ -21,7 +21,6 @@ from opentelemetry.trace import (
     get_tracer_provider,
     set_tracer_provider,
 )
-from opentelemetry.trace.propagation import _SPAN_KEY
 
 from observability.instrument.access import AccessRecord
 from observability.instrument.context import (
@@ -30,6 +29,7 @@ from observability.instrument.context import (
     new_ids,
     request_context,
 )
+from observability.instrument.otel_internals import SPAN_KEY
 from observability.instrument.sampling import Sampler
 from observability.instrument.spanqueue import SpanQueue
 from observability.instrument.spans import CallEnd, StepEnd, span_context
@@ -143,7 +143,7 @@ class Tracer:
             attach(_NOTHING)
         else:
             # What set_span_in_context() does, without the copies of a context that is empty.
-            attach(Context({_SPAN_KEY: CurrentSpan(context.trace_id, trace)}))
+            attach(Context({SPAN_KEY: CurrentSpan(context.trace_id, trace)}))
 
     def end_step(self, record: AccessRecord, trace: Trace, traceback: str = "") -> None:
         """A step of a sampled trace has ended now. `traceback`: if the record has none."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from queue import Empty, SimpleQueue
 
+from observability.instrument.supervision import keep_thread_running
 from observability.loki.backlog import Backlog
 
 FIRST_WAIT_S = 0.25
@@ -21,6 +22,7 @@ LONGEST_WAIT_S = 10.0
 REFUSED = "refused"
 FAILED = "failed"
 THREAD_NAME = "tagtrail-push"
+PUSH = "push to Loki"
 
 _own = threading.local()
 
@@ -92,7 +94,12 @@ class Sender:
         self._is_closing = threading.Event()
         self._deadline = 0.0
         self._has_complained = False
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread = threading.Thread(
+            target=keep_thread_running,
+            args=(PUSH, self._run, self._is_closing.wait),
+            name=THREAD_NAME,
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Send from now on."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import worker
 
 from observability.fields import SEGMENT_FOLDER
+from observability.instrument.ray_internals import ray_node
 from observability.trail.query import Query, Record
 from observability.trail.segments import SegmentFolder, in_order, parse_lines, time_of
 
@@ -104,8 +104,7 @@ class RayNode:
 
 def cluster_folders() -> tuple[SegmentFolder, list[RayNode]]:
     """This node's segments, and those of the cluster's other machines. Ray must be connected."""
-    node: Any = worker._global_node
-    here = SegmentFolder(Path(os.path.join(node.get_logs_dir_path(), SEGMENT_FOLDER)))
+    here = SegmentFolder(Path(os.path.join(ray_node().get_logs_dir_path(), SEGMENT_FOLDER)))
     own_address = ray.util.get_node_ip_address()
     cluster = ray.get_runtime_context().gcs_address
     others = [

@@ -22,6 +22,12 @@ from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
 from observability.instrument.segments import SegmentWriter
+from observability.instrument.supervision import (
+    in_thread,
+    keep_running,
+    process_troubles,
+    run_all,
+)
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
@@ -40,6 +46,8 @@ from serve.status import Status
 
 logger = logging.getLogger("ray.serve")
 
+ENDING = "end of the controller"
+LOOP = "control loop"
 LOOP_PERIOD_S = 1.0
 ADOPTION_S = 10.0
 ROUTE_TIMEOUT_S = 60.0
@@ -84,7 +92,7 @@ class Controller:
         self._targets = MetricsTargets(session_folder(), name)
         self._is_ready = asyncio.Event()
         self._is_stopping = False
-        self._loop_task = asyncio.get_running_loop().create_task(self._run())
+        self._loop_task = asyncio.get_running_loop().create_task(keep_running(LOOP, self._run))
 
     # What ingresses, handles and replicas call.
 
@@ -217,17 +225,19 @@ class Controller:
 
     async def status(self) -> Status:
         """The goal and the world as they are now."""
-        return Status(self._goal, self._world.observed, os.getpid())
+        trouble = process_troubles.describe()
+        return Status(self._goal, self._world.observed, os.getpid(), trouble)
 
     async def shutdown(self) -> None:
         """End every replica and ingress and forget the goal. Who asked then ends this actor."""
         self._is_stopping = True
         self._checkpoint.delete()
         self._targets.remove()
-        await self._executor.stop_everything()
-        self._loop_task.cancel()
-        await asyncio.to_thread(stop_export)
-        await asyncio.to_thread(self._capture.close)
+        try:
+            await self._executor.stop_everything()
+        finally:
+            self._loop_task.cancel()
+            await run_all(ENDING, in_thread(stop_export), in_thread(self._capture.end))
 
     # The control loop.
 
@@ -240,10 +250,9 @@ class Controller:
                     await self._adopt()
                     self._is_ready.set()
                 self._step()
-            except Exception:  # the loop must outlive any one step
-                logger.exception(
-                    "A step of the control loop failed; the next one is in %s s", LOOP_PERIOD_S
-                )
+                process_troubles.clear(LOOP)
+            except Exception as error:  # noqa: BLE001 - the loop must outlive any one step
+                process_troubles.tell(LOOP, error, f"Its next step is in {LOOP_PERIOD_S:g} s.")
             self._loop_ms = (time.perf_counter() - begun) * 1000
             await self._world.changed(LOOP_PERIOD_S)
 

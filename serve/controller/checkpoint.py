@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from ray import cloudpickle
-from ray.experimental.internal_kv import (
-    _internal_kv_del,
-    _internal_kv_get,
-    _internal_kv_put,
-)
 
 from serve.controller.goal import Goal
 from serve.ids import NAMESPACE
+from serve.ray_internals import kv_delete, kv_get, kv_put
 
 _KV_NAMESPACE = NAMESPACE.encode()
 
@@ -23,13 +19,11 @@ class Checkpoint:
 
     def write(self, goal: Goal) -> None:
         """Replace the stored goal."""
-        _internal_kv_put(
-            self._key, cloudpickle.dumps(goal), overwrite=True, namespace=_KV_NAMESPACE
-        )
+        kv_put(self._key, cloudpickle.dumps(goal), _KV_NAMESPACE)
 
     def read(self) -> Goal | None:
         """The stored goal, or None."""
-        stored = _internal_kv_get(self._key, namespace=_KV_NAMESPACE)
+        stored = kv_get(self._key, _KV_NAMESPACE)
         if stored is None:
             return None
         goal = cloudpickle.loads(stored)
@@ -38,4 +32,4 @@ class Checkpoint:
 
     def delete(self) -> None:
         """Forget the stored goal."""
-        _internal_kv_del(self._key, namespace=_KV_NAMESPACE)
+        kv_delete(self._key, _KV_NAMESPACE)

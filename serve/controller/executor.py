@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -17,6 +19,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from observability.instrument.supervision import keep_running, process_troubles
 from serve.config import BackendConfig
 from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import IngressView, Phase
@@ -41,6 +44,9 @@ logger = logging.getLogger("ray.serve")
 
 ACTOR_CONCURRENCY = 100_000
 """Ray's own limit is out of the way: the replica's gate holds the limit the user set."""
+
+TENDING = "tending of an actor"
+ACTION = "action of the controller"
 
 INGRESS_ACK_S = 5.0
 STOP_S = 10.0
@@ -180,13 +186,13 @@ class Executor:
             )
             return
         self._actors[tag] = actor
-        self._tend(tag, self._tend_replica(tag, actor))
+        self._tend(tag, lambda: self._tend_replica(tag, actor))
 
     def _adopt_replica(self, tag: str, actor: ActorHandle) -> None:
         self._world.add_replica(tag, tag.rpartition("#")[0])
         self._world.change_replica(tag, is_placed=True)  # it may have said so to the one before us
         self._actors[tag] = actor
-        self._tend(tag, self._tend_replica(tag, actor))
+        self._tend(tag, lambda: self._tend_replica(tag, actor))
 
     async def _tend_replica(self, tag: str, actor: ActorHandle) -> None:
         restarts = 0
@@ -212,9 +218,10 @@ class Executor:
                 restarts=restarts,
                 starts=0,
                 is_asgi=ready.is_asgi,
+                trouble="",
             )
             try:
-                await actor.watch.options(max_task_retries=0).remote()
+                await self._watch(actor, functools.partial(self._world.change_replica, tag))
             except RayActorError:
                 restarts += 1
                 logger.warning("Replica '%s' died; Ray starts it anew.", tag)
@@ -319,7 +326,7 @@ class Executor:
         name = ingress_actor_name(self._controller_name, node_id)
         self._world.set_ingress(IngressView(node_id))
         self._actors[name] = actor
-        self._tend(name, self._tend_ingress(node_id, actor))
+        self._tend(name, lambda: self._tend_ingress(node_id, actor))
 
     async def _tend_ingress(self, node_id: str, actor: ActorHandle) -> None:
         while True:
@@ -336,15 +343,27 @@ class Executor:
                     return
                 ray.kill(actor, no_restart=False)  # it can't serve: Ray starts it anew
                 continue
-            self._world.set_ingress(IngressView(node_id, address, admin_address, node_address))
+            view = IngressView(node_id, address, admin_address, node_address)
+            self._world.set_ingress(view)
             try:
-                await actor.watch.options(max_task_retries=0).remote()
+                await self._watch(actor, functools.partial(self._change_ingress, view))
             except RayActorError:
                 logger.warning("The ingress on node '%s' died; Ray starts it anew.", node_id)
                 self._world.set_ingress(IngressView(node_id))
 
-    def _tend(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tending[name] = self._spawn(work)
+    def _change_ingress(self, view: IngressView, trouble: str) -> None:
+        self._world.set_ingress(replace(view, trouble=trouble))
+
+    async def _watch(self, actor: ActorHandle, change: Callable[..., None]) -> None:
+        """Take up what fails in an actor's process. RayActorError: the process ended."""
+        trouble = ""
+        while True:
+            # Not retried by Ray: the end of the process is what this waits for.
+            trouble = await actor.watch.options(max_task_retries=0).remote(trouble)
+            change(trouble=trouble)
+
+    def _tend(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tending[name] = self._spawn(keep_running(TENDING, work))
 
     def _stop_tending(self, name: str) -> None:
         task = self._tending.pop(name, None)
@@ -360,7 +379,7 @@ class Executor:
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("A task of the controller failed", exc_info=error)
+            process_troubles.tell(ACTION, error)
 
 
 async def _quietly(reference: Any, timeout_s: float) -> None:

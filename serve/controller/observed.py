@@ -40,6 +40,7 @@ class ReplicaView:
         starts: processes it has begun since it last ran.
         is_asgi: it said that its definition is an ASGI application.
         is_exposing: a call that makes it reachable from other nodes is under way.
+        trouble: what fails in its process while it serves, and since when; "" when nothing does.
     """
 
     tag: str
@@ -54,6 +55,7 @@ class ReplicaView:
     starts: int = 0
     is_asgi: bool = False
     is_exposing: bool = False
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class IngressView:
         address: where it listens, once it does.
         admin_address: where its metrics page is; "" without one.
         node_address: of its node, as Ray has it.
-        error: what is wrong with it.
+        error: why it does not listen.
+        trouble: what fails in its process while it listens, and since when; "" when nothing does.
     """
 
     node_id: str
@@ -88,6 +91,7 @@ class IngressView:
     admin_address: str = ""
     node_address: str = ""
     error: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from observability.catalog import BACKEND_QUEUED
 from observability.instrument.numbers import Family, process_numbers
+from observability.instrument.supervision import keep_running, watch_task
 from observability.instrument.tracing import start_tracing
 from serve.controller.publish import endpoint_key
-from serve.errors import RayServeException
+from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
 from serve.ids import NAMESPACE, random_letters
@@ -36,6 +38,10 @@ DRIVER = "driver"
 FIRST_VALUE_S = 30.0
 SWEEP_S = 1.0
 
+WATCHER = "watch for endpoints' changes"
+SWEEP = "sweep of actor calls"
+GUARD = "guard of a loop's connections"
+
 
 class LoopRouters:
     """The routers of one event loop, closed when the loop ends."""
@@ -48,6 +54,7 @@ class LoopRouters:
     def start_guard(self) -> None:
         """Close the connections with the loop: `asyncio.run` closes async generators at its end."""
         self._guard_start = asyncio.get_running_loop().create_task(self._enter_guard())
+        watch_task(GUARD, self._guard_start)
 
     async def _enter_guard(self) -> None:
         async def until_loop_ends() -> AsyncGenerator[None, None]:
@@ -98,8 +105,8 @@ class Registry:
         listener = f"handle/{ray.get_runtime_context().get_worker_id()}/{random_letters()}"
         self._watcher = Watcher(controller_name, listener, self._apply)
         self._tasks = [
-            self._thread.submit(self._watcher.run()),
-            self._thread.submit(self._sweep()),
+            self._thread.submit(keep_running(WATCHER, self._watcher.run)),
+            self._thread.submit(keep_running(SWEEP, self._sweep)),
         ]
 
     def subscribe(self, endpoint: str) -> concurrent.futures.Future[Any]:
@@ -179,7 +186,14 @@ class Registry:
         before = self._secret
         with contextlib.suppress(ValueError):  # no controller
             controller = await asyncio.to_thread(ray.get_actor, self._controller_name, NAMESPACE)
-            self._secret = await controller.secret.remote()
+            # A controller that is away may never answer; the calls wait, and it is asked again.
+            answer = asyncio.ensure_future(_result(controller.secret.remote()))
+            try:
+                self._secret = await asyncio.wait_for(answer, FIRST_VALUE_S)
+            except (RayError, asyncio.TimeoutError) as error:
+                raise ReplicaUnavailableError(
+                    f"Controller '{self._controller_name}' does not tell its secret: {error!r}"
+                ) from error
         return self._secret != before
 
     async def _apply(self, key: str, value: object) -> None:
@@ -202,6 +216,11 @@ class Registry:
             await asyncio.sleep(SWEEP_S)
             for router in list(self._actor_routers.values()):
                 router.sweep()
+
+
+async def _result(reference: Any) -> bytes:
+    secret: bytes = await reference
+    return secret
 
 
 _registries: dict[str, Registry] = {}

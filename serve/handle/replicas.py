@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from observability.instrument.supervision import keep_running, watch_task
 from serve.errors import (
     QueueFullError,
     QueueTimeoutError,
@@ -22,6 +23,7 @@ from serve.transport.client import CallFuture, Connection
 
 RECONNECT_S = 0.1
 IDLE_POLL_S = 0.05
+CONNECTING = "connection to a replica"
 
 Connect = Callable[[ReplicaAddress], Awaitable[Connection]]
 Rehome = Callable[[CallFuture], None]
@@ -170,7 +172,9 @@ class Replicas:
     def _ensure_connecting(self, slot: Slot) -> None:
         is_usable = slot.connection is not None and not slot.connection.closed
         if not is_usable and (slot.connecting is None or slot.connecting.done()):
-            slot.connecting = self._loop.create_task(self._keep_connecting(slot))
+            slot.connecting = self._loop.create_task(
+                keep_running(CONNECTING, lambda: self._keep_connecting(slot))
+            )
 
     async def _keep_connecting(self, slot: Slot) -> None:
         while not slot.is_removed:
@@ -196,6 +200,7 @@ class Replicas:
             slot.connecting.cancel()
         if slot.connection is not None:
             slot.connecting = self._loop.create_task(_close_when_idle(slot.connection))
+            watch_task("close of a replica's connection", slot.connecting)
 
     def _refuse_all(self, error: RayServeException) -> None:
         self._refusal = error

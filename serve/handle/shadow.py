@@ -7,6 +7,7 @@ import logging
 import time
 
 from observability.instrument.context import request_context
+from observability.instrument.supervision import watch_task
 from serve.call import CALL_METHOD_HEADER, Call
 from serve.context import get_replica_context
 from serve.handle.registry import Registry, get_registry
@@ -41,6 +42,7 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
     task = asyncio.get_running_loop().create_task(_send(controller_name, backend_tags, call))
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+    watch_task("copy to a shadow", task)
 
 
 async def _send(controller_name: str, backend_tags: list[str], call: Call) -> None:

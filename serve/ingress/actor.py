@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -16,17 +17,23 @@ from observability.fields import Component
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import Snapshot, process_numbers
+from observability.instrument.supervision import (
+    in_thread,
+    keep_running,
+    run_all,
+    until_other_trouble,
+)
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.config import DeploymentMode, HTTPOptions
 from serve.controller.publish import INGRESS_KEY
 from serve.ingress.admin import AdminError
 from serve.ingress.figures import IngressFigures
-from serve.ingress.keeper import IngressKeeper
+from serve.ingress.keeper import KEEPER, IngressKeeper
 from serve.ingress.locate import find_haproxy
 from serve.ingress.metrics_page import MetricsPage
 from serve.ingress.records import IngressSettings
 from serve.ingress.trail import IngressRecords
-from serve.owner import until_owner_gone
+from serve.owner import killed_after, until_owner_gone
 from serve.records import IngressTable
 from serve.session import segment_folder
 from serve.settings import adopt_tracing
@@ -36,6 +43,11 @@ logger = logging.getLogger("ray.serve")
 
 STOP_GRACE_S = 2.0
 QUEUE_LOOK_S = 1.0
+
+WATCHER = "watch for changes"
+QUEUES = "look at HAProxy's queues"
+ENDING = "end of the ingress"
+OWNER = "watch for the controller's end"
 
 
 class IngressActor:
@@ -91,7 +103,7 @@ class IngressActor:
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._run()),
-            loop.create_task(self._end_without_owner(controller_name)),
+            loop.create_task(keep_running(OWNER, self._end_without_owner)),
         ]
         logger.info("Starting HTTP proxy on node '%s' listening on '%s'", node_id, self._address)
 
@@ -109,21 +121,27 @@ class IngressActor:
         """This process's metrics as they are now."""
         return process_numbers.snapshot()
 
-    async def watch(self) -> None:
-        """Never answers: the caller hears of this process's end by the call's failure."""
-        await asyncio.Event().wait()
+    async def watch(self, known: str) -> str:
+        """What fails in this process, as soon as it is another than what the caller knows.
+
+        The caller hears of the process's end by the call's failure.
+        """
+        return await until_other_trouble(known)
 
     async def stop(self) -> None:
         """End HAProxy; requests under way have a moment to finish."""
         for task in self._tasks:
             task.cancel()
-        if self._page is not None:
-            await asyncio.to_thread(self._page.stop)
-        await self._keeper.stop(STOP_GRACE_S)
-        shutil.rmtree(self._settings.folder, ignore_errors=True)
-        await asyncio.to_thread(stop_tracing)
-        await asyncio.to_thread(stop_export)
-        await asyncio.to_thread(self._records.close)
+        page_steps = [] if self._page is None else [in_thread(self._page.stop)]
+        await run_all(
+            ENDING,
+            *page_steps,
+            functools.partial(self._keeper.stop, STOP_GRACE_S),
+            in_thread(functools.partial(shutil.rmtree, self._settings.folder, ignore_errors=True)),
+            in_thread(stop_tracing),
+            in_thread(stop_export),
+            in_thread(self._records.end),
+        )
 
     async def _run(self) -> None:
         try:
@@ -139,7 +157,12 @@ class IngressActor:
             self._is_serving.set_exception(error)
             return
         self._is_serving.set_result(None)
-        await asyncio.gather(self._watcher.run(), self._keeper.supervise(), self._watch_queues())
+        for task, work in (
+            (WATCHER, self._watcher.run),
+            (KEEPER, self._keeper.supervise),
+            (QUEUES, self._watch_queues),
+        ):
+            self._tasks.append(asyncio.create_task(keep_running(task, work)))
 
     async def _watch_queues(self) -> None:
         while True:
@@ -156,13 +179,14 @@ class IngressActor:
             await self._keeper.start(value)
             self._is_started = True
 
-    async def _end_without_owner(self, controller_name: str) -> None:
-        await until_owner_gone(controller_name)
-        logger.warning("Controller '%s' is gone for good: this ingress ends.", controller_name)
+    async def _end_without_owner(self) -> None:
+        await until_owner_gone(self._controller_name)
+        logger.warning(
+            "Controller '%s' is gone for good: this ingress ends.", self._controller_name
+        )
         self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]
-        await self.stop()
-        with contextlib.suppress(Exception):
-            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        with killed_after():
+            await self.stop()
 
 
 def _run_folder(controller_name: str, node_id: str) -> str:

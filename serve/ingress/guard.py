@@ -9,8 +9,11 @@ streams and WebSockets at every reload.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+
+KILL_S = 2.0
 
 _LAUNCH = """\
 import os, sys
@@ -64,6 +67,7 @@ class Guard:
         if process is None:
             return
         process.kill()
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is the system's to end it
+            process.wait(KILL_S)
         if process.stdin is not None:
             process.stdin.close()

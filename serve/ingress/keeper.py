@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from observability.instrument.supervision import Troubles, pause_after, process_troubles, watch_task
 from serve.errors import RayServeException
 from serve.ingress.admin import AdminClient, AdminError
 from serve.ingress.plan import (
@@ -22,13 +23,19 @@ from serve.ingress.plan import (
     plan_change,
 )
 from serve.ingress.process import HAProxyProcess
-from serve.ingress.records import IngressSettings
+from serve.ingress.records import Document, IngressSettings
 from serve.ingress.render import render
 from serve.records import IngressTable
 
 logger = logging.getLogger("ray.serve")
 
-_RESTART_PAUSE_S = (0.0, 0.5, 1.0, 2.0, 5.0)
+KEEPER = "ingress keeper"
+FILES = "ingress files"
+REMOVAL = "removal of a drained server"
+
+LOOK_S = 1.0
+"""How often it is looked whether HAProxy can still be told something, seconds."""
+
 _REMOVAL_MARGIN_S = 10.0
 
 
@@ -41,6 +48,7 @@ class IngressKeeper:
         settings: of this node.
         binary: HAProxy's path. None: `start` looks for one.
         take_line: called with each line that HAProxy logs.
+        troubles: hear of failures.
     """
 
     def __init__(
@@ -48,7 +56,9 @@ class IngressKeeper:
         settings: IngressSettings,
         binary: str | None = None,
         take_line: Callable[[bytes], None] = lambda line: None,
+        troubles: Troubles = process_troubles,
     ) -> None:
+        self._troubles = troubles
         self._settings = settings
         self._process = HAProxyProcess(settings, binary, take_line)
         self._admin = AdminClient(settings.admin_socket)
@@ -95,24 +105,24 @@ class IngressKeeper:
 
         Raises:
             ValueError: the table holds what cannot be served; the one before stays.
-            RayServeException: HAProxy refused it; the one before stays.
+            RayServeException: HAProxy refused it, or its files can't be written; the one before
+                stays.
         """
         async with self._lock:
             change = plan_change(self._table, self._reachable(table), self._settings.preferred_node)
             if change.kind is ChangeKind.NOTHING:
                 return change.kind
             document = render(change.table, self._settings)
-            if change.kind is ChangeKind.RUNTIME and await self._run(change.commands):
-                self._process.save(document)
+            kind = change.kind
+            if kind is ChangeKind.RUNTIME and await self._run(change.commands):
+                self._save(document)
             elif self._process.is_running:
-                await self._process.reload(document)
-                self._cancel_removals()  # the new worker never had those servers
-                self._table = change.table
-                return ChangeKind.RELOAD
-            else:  # it died just now: supervise() starts it with these files
-                self._process.save(document)
+                await self._change(document)
+                kind = ChangeKind.RELOAD
+            else:  # it died just now: supervise() starts it with this table
+                self._save(document)
             self._table = change.table
-            return change.kind
+            return kind
 
     async def queue_lengths(self) -> dict[str, int]:
         """Requests that wait for a free replica, of each section. AdminError: no answer."""
@@ -126,26 +136,72 @@ class IngressKeeper:
             await self._process.stop(grace_s)
 
     async def supervise(self) -> None:
-        """Start HAProxy again whenever it ended by itself.
+        """Start HAProxy again whenever it ended by itself or can't be reached any more.
 
-        Returns after `stop`. Call it after `start`.
+        Whatever fails is told and tried again. Returns after `stop`. Call it after `start`.
         """
         failures = 0
+        self._troubles.expect(KEEPER)
         while self._is_wanted:
-            code = await self._process.wait()
-            async with self._lock:
-                if not self._is_wanted:
-                    return
+            try:
+                await self._recover_once()
+                failures = 0
+                self._troubles.clear(KEEPER)
+                continue
+            except Exception as error:  # noqa: BLE001 - without its keeper HAProxy would stay away
+                pause_s = pause_after(failures)
+                self._troubles.tell(KEEPER, error, f"HAProxy is started again in {pause_s:g} s.")
+                failures += 1
+            await asyncio.sleep(pause_s)
+
+    async def _recover_once(self) -> None:
+        """Wait until HAProxy needs help, and give it."""
+        code = await self._process.wait(LOOK_S)
+        if code is None and self._process.is_reachable:
+            return
+        async with self._lock:
+            if not self._is_wanted:
+                return
+            document = render(self._table, self._settings)
+            if not self._process.is_running:
                 logger.error("HAProxy ended with code %s, it is started again.", code)
                 self._cancel_removals()
-                try:
-                    await self._process.start(render(self._table, self._settings))
-                    failures = 0
-                    continue
-                except (RayServeException, ValueError) as error:
-                    failures += 1
-                    logger.error("HAProxy could not be started again: %s", error)
-            await asyncio.sleep(_RESTART_PAUSE_S[min(failures, len(_RESTART_PAUSE_S) - 1)])
+                await self._process.start(document)
+            elif not self._process.is_reachable:
+                await self._replace(document)
+
+    async def _change(self, document: Document) -> None:
+        """Have the running HAProxy take another document."""
+        try:
+            if self._process.is_reachable:
+                await self._process.reload(document)
+            else:
+                await self._replace(document)
+        except OSError as error:
+            raise RayServeException(
+                f"The ingress's files can't be written to {self._settings.folder}: {error}. What "
+                "was served before is served on. Free space, or whatever else is missing; the "
+                "change is tried again."
+            ) from error
+        self._cancel_removals()  # the new worker never had those servers
+
+    async def _replace(self, document: Document) -> None:
+        logger.error(
+            "The sockets of the ingress's HAProxy are gone from %s: something cleans that folder. "
+            "Another HAProxy takes its place; requests under way finish. Exclude the folder from "
+            "the cleaning, or set TMPDIR to one that is not cleaned.",
+            self._settings.folder,
+        )
+        await self._process.replace(document)
+        self._cancel_removals()
+
+    def _save(self, document: Document) -> None:
+        """Have the files say what is served. HAProxy has it already, and a start writes them."""
+        try:
+            self._process.save(document)
+            self._troubles.clear(FILES)
+        except OSError as error:
+            self._troubles.tell(FILES, error, "What changed is served all the same.")
 
     def _reachable(self, table: IngressTable) -> IngressTable:
         return leave_unreachable(table, self._settings.node_id)
@@ -178,6 +234,7 @@ class IngressKeeper:
             removal = asyncio.create_task(self._remove(command))
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
+            watch_task(REMOVAL, removal, self._troubles)
 
     async def _remove(self, command: RemoveServer) -> None:
         """Delete a drained server once its requests are done.

@@ -11,6 +11,7 @@ from observability.instrument.numbers import Snapshot, process_numbers
 from serve.numbers import NumberSources
 
 ASK_S = 2.0
+STOP_S = 2.0
 
 
 class MetricsPage:
@@ -45,7 +46,7 @@ class MetricsPage:
         """Close it."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(STOP_S)
 
     def _snapshots(self) -> list[Snapshot]:
         with self._lock:

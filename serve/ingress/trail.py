@@ -61,6 +61,6 @@ class IngressRecords:
         """The ingress's metrics as they are now."""
         return self._figures.families(*self._capture.counts)
 
-    def close(self) -> None:
-        """Write everything. The process ends next."""
-        self._capture.close()
+    def end(self) -> None:
+        """Write everything, and each record at once from now on. The process ends next."""
+        self._capture.end()

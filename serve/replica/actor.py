@@ -15,12 +15,19 @@ from ray.exceptions import RayError
 
 from observability.instrument.export import start_export, stop_export
 from observability.instrument.numbers import Snapshot, process_numbers
+from observability.instrument.supervision import (
+    in_thread,
+    keep_running,
+    run_all,
+    until_other_trouble,
+)
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
+from serve.errors import RayServeException
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
-from serve.owner import until_owner_gone
+from serve.owner import killed_after, until_owner_gone
 from serve.records import ReplicaAddress
 from serve.replica.callable import describe_failure
 from serve.replica.records import ReplicaRecords
@@ -31,6 +38,8 @@ from serve.settings import adopt_tracing
 
 logger = logging.getLogger("ray.serve")
 
+ENDING = "end of the replica"
+OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
 
@@ -67,6 +76,7 @@ class ReplicaActor:
         # All that the user's code asks `serve` for: loaded here and not in its first request. By
         # name, for it imports this file.
         importlib.import_module("serve.public")
+        self._controller_name = spec.controller_name
         host = ray.util.get_node_ip_address()
         self._records = ReplicaRecords(
             segment_folder(),
@@ -94,7 +104,7 @@ class ReplicaActor:
         )
         self._outcome = await self._start()
         self._owner_watch = asyncio.get_running_loop().create_task(
-            self._end_without_owner(spec.controller_name)
+            keep_running(OWNER, self._end_without_owner)
         )
 
     async def ready(self) -> Ready | Failed:
@@ -104,17 +114,27 @@ class ReplicaActor:
         replica = self._replica
         return Ready(self._outcome, replica.config_version, os.getpid(), replica.is_asgi)
 
-    async def watch(self) -> None:
-        """Never answers: the caller hears of this process's end by the call's failure."""
-        await asyncio.Event().wait()
+    async def watch(self, known: str) -> str:
+        """What fails in this process, as soon as it is another than what the caller knows.
+
+        The caller hears of the process's end by the call's failure.
+        """
+        return await until_other_trouble(known)
 
     async def handle_call(self, packed: bytes, *rest: Any) -> tuple[Any, None]:
         """One `handle.remote()`; the arguments are `pack_call`'s.
 
         The second value is what the caller holds to know that the call is done.
         """
+        call = unpack_call(packed, *rest)
         try:
-            return await self._replica.execute(unpack_call(packed, *rest), "remote"), None
+            return await self._replica.execute(call, "remote"), None
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # sys.exit() in a handler: Ray would end this process
+            raise RayServeException(
+                f"{call.endpoint}.{call.method} raised {type(error).__name__}: {error}"
+            ) from error
         finally:
             self._records.trail.flush()  # before the answer leaves
 
@@ -139,26 +159,33 @@ class ReplicaActor:
         return await self._replica.drain(wait_loop_s, timeout_s)
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything. The process is killed next; what is said until then is recorded."""
         self._owner_watch.cancel()
-        await self._replica.stop()
-        await asyncio.to_thread(stop_tracing)
-        await asyncio.to_thread(stop_export)
-        await asyncio.to_thread(self._records.close)
+        await self._close()
+
+    async def _close(self) -> None:
+        await run_all(
+            ENDING,
+            self._replica.stop,
+            in_thread(stop_tracing),
+            in_thread(stop_export),
+            in_thread(self._records.end),
+        )
 
     async def _start(self) -> ReplicaAddress | str:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
         except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
+            self._records.end()  # who hears of it kills this process
             return describe_failure(error)
 
-    async def _end_without_owner(self, controller_name: str) -> None:
+    async def _end_without_owner(self) -> None:
+        controller_name = self._controller_name
         await until_owner_gone(controller_name)
         logger.warning("Controller '%s' is gone for good: this replica ends.", controller_name)
-        await self._replica.stop()
-        await asyncio.to_thread(stop_tracing)
-        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        with killed_after():
+            await self._close()
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:
         send_copies(endpoint, tags, request)

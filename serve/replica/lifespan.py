@@ -8,9 +8,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
+from observability.instrument.supervision import watch_task
 from serve.errors import RayServeException
 
 SHUTDOWN_S = 10.0
+LIFESPAN = "lifespan of the application"
 
 
 class Lifespan:
@@ -34,6 +36,8 @@ class Lifespan:
             raise RayServeException(
                 f"The application's start-up failed: {answer.get('message') or 'no message given'}"
             )
+        if answer is not None:  # it lasts until the shutdown
+            watch_task(LIFESPAN, self._task)
 
     async def stop(self) -> None:
         """Run the shutdown events, if the application is there to run them."""

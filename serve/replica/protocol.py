@@ -14,11 +14,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from observability.instrument.foreign import missing
 from serve.ingress_token import TOKEN_HEADER
 from serve.replica.joining import JoiningTransport
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+except ImportError as gone:
+    name = str(gone).split("'")[1]  # cannot import name '...' from '...'
+    raise missing("uvicorn", f"{gone.name}.{name}", "answer HTTP requests") from gone
 
 MALFORMED = "serve_is_malformed"
 """Key of a request's scope: its body could not be parsed, and it was answered 400."""

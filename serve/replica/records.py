@@ -52,7 +52,11 @@ class ReplicaRecords:
         """Capture again what user code may have let go."""
         self._capture.attach()
 
+    def end(self) -> None:
+        """Write everything, and each record at once from now on. The process ends next."""
+        self._capture.end()
+
     def close(self) -> None:
-        """Write everything. The process ends next."""
+        """Write everything and let go of all that was taken: the process goes on."""
         process_numbers.leave(self.metrics.collect)
         self._capture.close()

@@ -13,6 +13,7 @@ from starlette.types import Message
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.logging_config import LoggingConfig
+from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig, Traits
@@ -34,6 +35,7 @@ from serve.transport.server import CallServer
 CLOSE_GRACE_S = 2.0
 LOOPBACK = "127.0.0.1"
 LAG_TICK_S = 0.1
+LAG_WATCH = "watch of the event loop's lag"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ReplicaSpec:
     def logging_of(self, config: BackendConfig) -> LoggingConfig:
         """How records are written under a configuration of the backend."""
         own = config.logging_config
-        return self.logging if own is None else own.over(self.logging)
+        return self.logging if own is None else own.within(self.logging)
 
 
 class Replica:
@@ -139,7 +141,9 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        self._lag_watch = asyncio.get_running_loop().create_task(self._watch_lag())
+        self._lag_watch = asyncio.get_running_loop().create_task(
+            keep_running(LAG_WATCH, self._watch_lag)
+        )
         return await self._listen()
 
     async def execute(self, call: Call, way: str) -> Any:

@@ -14,6 +14,8 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
+from observability.instrument.supervision import keep_thread_running
+
 THREAD_NAME = "handler"
 
 _Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
@@ -37,7 +39,12 @@ class HandlerThreads:
     def resize(self, count: int) -> None:
         """Have that many threads; those too many end after what they do now."""
         for _ in range(self._count, count):
-            thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+            thread = threading.Thread(
+                target=keep_thread_running,
+                args=(THREAD_NAME, self._work),
+                name=THREAD_NAME,
+                daemon=True,
+            )
             thread.start()
         for _ in range(count, self._count):
             self._jobs.put(None)

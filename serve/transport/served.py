@@ -100,8 +100,10 @@ class ServedConnection(FrameStream):
                 if self.writing_paused:  # encoded, it would only wait in the transport's buffer
                     await self._writable.wait()
                 pieces = self.encoder.frame(FrameKind.RESULT, call_id, result)
+            except GeneratorExit:  # the loop has ended
+                raise
             # Task boundary: whatever the user's code raises, sys.exit() included, is the caller's.
-            except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001
                 if call_id in self._cancelled:
                     return
                 pieces = failure_frame(self.encoder, call_id, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+from observability.instrument.supervision import keep_running, watch_task
 from serve.strangers import Strangers
 from serve.transport.auth import AuthError
 from serve.transport.handshake import admit_client
@@ -19,6 +21,8 @@ from serve.transport.served import Handler, ServedConnection
 from serve.transport.stream import tune_socket
 
 DEFAULT_MAX_RUNNING = 1000
+ACCEPT = "acceptance of call connections"
+ADMIT = "admission of a call connection"
 _BACKLOG = 1024
 _ACCEPT_PAUSE_S = 0.2
 
@@ -117,13 +121,15 @@ class CallServer:
         listener.setblocking(False)
         listener.bind(address)  # type: ignore[arg-type]
         listener.listen(_BACKLOG)
-        self._spawn(self._accept(asyncio.get_running_loop(), listener))
+        accept = functools.partial(self._accept, asyncio.get_running_loop(), listener)
+        self._spawn(keep_running(ACCEPT, accept))
         return listener
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        watch_task(ADMIT, task)
 
     async def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         while True:
@@ -148,7 +154,7 @@ class CallServer:
         except OSError as error:
             sock.close()
             self._logger.debug("A call connection ended before it began: %s", error)
-        except asyncio.CancelledError:
+        except BaseException:
             sock.close()
             raise
         else:
@@ -210,7 +216,7 @@ class CallServer:
         for connection in connections:
             connection.abort()
         if connections:
-            await asyncio.wait([connection.gone for connection in connections])
+            await asyncio.wait([connection.gone for connection in connections], timeout=timeout_s)
         stuck = sum(not task.done() for task in running)
         if stuck:
             self._logger.warning("%d calls ignored their cancellation; left behind.", stuck)

@@ -70,7 +70,17 @@ class Toolbox:
     def fail_blocking(self, request: Any) -> None:
         raise Mishap("blocking", 8)
 
+    async def pid(self, request: Any) -> int:
+        return os.getpid()
+
     def exit(self, request: Any) -> None:
+        raise SystemExit("no thanks")
+
+    async def interrupt(self, request: Any) -> None:
+        raise KeyboardInterrupt("no thanks")
+
+    @serve.accept_batch
+    def exit_batch(self, requests: list[Any]) -> None:
         raise SystemExit("no thanks")
 
     async def total(self, request: Any) -> float:
@@ -244,12 +254,22 @@ def test_an_exception_that_cannot_travel_arrives_as_its_text(toolbox: RayServeSy
         toolbox.options(method_name="fail_unbuildable").call().result(10)
 
 
+@pytest.mark.parametrize("way", ["call", "remote"])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("exit", "SystemExit"), ("exit_batch", "SystemExit"), ("interrupt", "KeyboardInterrupt")],
+)
 def test_an_exit_in_a_handler_is_the_callers_error_and_the_replica_goes_on(
-    toolbox: RayServeSyncHandle,
+    toolbox: RayServeSyncHandle, method: str, kind: str, way: str
 ) -> None:
-    with pytest.raises(serve.RayServeException, match="SystemExit: no thanks"):
-        toolbox.options(method_name="exit").call().result(10)
-    assert toolbox.call("still here").result(10) == "still here"
+    before = toolbox.options(method_name="pid").call().result(30)
+    handle = toolbox.options(method_name=method)
+    with pytest.raises(serve.RayServeException, match=f"{kind}: no thanks"):
+        if way == "call":
+            handle.call().result(30)
+        else:
+            ray.get(handle.remote(), timeout=30)
+    assert toolbox.options(method_name="pid").call().result(30) == before
 
 
 def test_a_missing_method_names_the_methods_there_are(toolbox: RayServeSyncHandle) -> None:

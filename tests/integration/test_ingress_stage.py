@@ -136,7 +136,7 @@ def table(routes: list[IngressRoute], *backends: BackendTargets) -> IngressTable
 
 @contextlib.asynccontextmanager
 async def ingress(
-    served: IngressTable, preferred_node: str = ""
+    served: IngressTable, preferred_node: str = "", program: str | None = None
 ) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient]]:
     """A keeper that serves the table, and a client of it."""
     with tempfile.TemporaryDirectory(prefix="ing-", dir="/tmp") as folder:
@@ -144,7 +144,7 @@ async def ingress(
             *("127.0.0.1", free_port(), f"{folder}/run", preferred_node),
             prefers_local=bool(preferred_node),
         )
-        keeper = IngressKeeper(settings)
+        keeper = IngressKeeper(settings, program)
         await keeper.start(served)
         try:
             url = f"http://127.0.0.1:{settings.port}"

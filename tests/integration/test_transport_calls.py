@@ -181,6 +181,8 @@ async def test_what_the_handler_raises_arrives_with_its_traceback() -> None:
             sys.exit("leaving")
         if message == "cancel":
             raise asyncio.CancelledError
+        if message == "interrupt":
+            raise KeyboardInterrupt  # asyncio would end the whole loop
         raise KeyError(message)
 
     async with served(handler) as (_, connection):
@@ -188,7 +190,12 @@ async def test_what_the_handler_raises_arrives_with_its_traceback() -> None:
             await connection.call("name")
         assert isinstance(caught.value.cause, KeyError)
         assert "raise KeyError(message)" in caught.value.traceback_text
-        for message, kind in (("exit", SystemExit), ("cancel", asyncio.CancelledError)):
+        kinds = {
+            "exit": SystemExit,
+            "cancel": asyncio.CancelledError,
+            "interrupt": KeyboardInterrupt,
+        }
+        for message, kind in kinds.items():
             with pytest.raises(RemoteError) as caught:
                 await connection.call(message)
             assert isinstance(caught.value.cause, kind)

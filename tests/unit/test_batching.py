@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,56 @@ async def test_a_cancellation_inside_a_batch_leaves_no_caller_waiting() -> None:
         asyncio.gather(*(queue.put(n) for n in (1, 2, 3)), return_exceptions=True), 5
     )
     assert [type(result) for result in results] == [asyncio.CancelledError] * 2 + [int]
+
+
+class Odd(BaseException):
+    """No Exception, and none of Python's own."""
+
+
+@pytest.mark.parametrize(
+    "kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, Odd, StopIteration, ValueError]
+)
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_whatever_a_batch_raises_answers_all_its_callers_and_the_next_batch_runs(
+    kind: type[BaseException], is_async: bool
+) -> None:
+    async def give(items: list[int]) -> list[int]:
+        return items
+
+    async def fail(items: list[int]) -> list[int]:
+        raise kind("boom")
+
+    def run(items: list[int]) -> Awaitable[list[int]]:
+        if items != [1, 2]:
+            return give(items)
+        if is_async:
+            return fail(items)
+        raise kind("boom")
+
+    queue = BatchQueue(run, 2, 0)
+    results = await asyncio.wait_for(
+        asyncio.gather(*(queue.put(n) for n in (1, 2, 3)), return_exceptions=True), 60
+    )
+    expected = RuntimeError if kind is StopIteration else kind  # as Python has it in coroutines
+    assert [type(result) for result in results] == [expected, expected, int]
+    assert await queue.put(4) == 4
+
+
+async def test_a_context_that_cannot_be_entered_answers_the_callers_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(context: object) -> None:
+        raise OSError("an exporter's")
+
+    async def give(items: list[int]) -> list[int]:
+        return items
+
+    queue = BatchQueue(give, 2, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(batching.tracing, "enter", refuse)
+        with pytest.raises(OSError, match="an exporter's"):
+            await asyncio.wait_for(queue.put(1), 60)
+    assert await queue.put(2) == 2
 
 
 async def test_a_call_whose_caller_gave_up_is_not_in_the_batch() -> None:

@@ -469,3 +469,17 @@ print(pid, os.getpid())
     assert len(process.records()) == len(found)
     told = [line.rpartition(" -- ")[2] for line in done.stderr.splitlines()]
     assert sorted(told) == sorted(f"{message}{SUFFIX}" for message in found)
+
+
+def test_what_is_said_between_the_polite_end_and_the_kill_is_recorded_at_once(
+    process: Process,
+) -> None:
+    capture = process.capture(streams=True)
+    print("half a line", end="")
+    logging.getLogger("a").info("before")
+    capture.end()
+    assert {"before", "half a line"} <= set(messages(process.records()))
+    logging.getLogger("a").info("after")
+    print("printed after")
+    assert {"after", "printed after"} <= set(messages(process.records()))
+    assert "after" in process.stderr_path.read_text()

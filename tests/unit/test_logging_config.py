@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from observability.fields import FIELDS
 from observability.instrument.logging_config import LEVELS, LoggingConfig, set_fields
-from observability.instrument.retention import Retention
+from observability.instrument.retention import Retention, Share
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,11 @@ def test_the_limits_of_the_segments_are_handed_on() -> None:
     config = LoggingConfig(segment_bytes=4096, max_age_s=60, max_total_bytes=8192)
     assert config.retention == Retention(4096, 60.0, 8192)
     assert LoggingConfig().retention == Retention()
+
+
+def test_a_backends_limits_are_a_share_of_what_the_instance_keeps() -> None:
+    instance = LoggingConfig(max_age_s=100.0, max_total_bytes=10_000_000)
+    backend = LoggingConfig(max_total_bytes=5000, segment_bytes=4096).within(instance)
+    assert backend.retention == Retention(4096, 100.0, 10_000_000, Share(100.0, 5000))
+    assert pickle.loads(pickle.dumps(backend)).retention == backend.retention
+    assert instance.retention == Retention(64 * 1024 * 1024, 100.0, 10_000_000)

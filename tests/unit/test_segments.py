@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from observability.fields import SEGMENT_PATTERN
 from observability.instrument import segments
-from observability.instrument.retention import Retention
-from observability.instrument.segments import SegmentWriter, prune, safe_name
+from observability.instrument.pruning import prune
+from observability.instrument.retention import Retention, Share
+from observability.instrument.segments import SegmentWriter, safe_name
 
 WAIT_S = 20.0
 DAY_S = 24 * 3600.0
@@ -396,3 +397,67 @@ def test_a_writer_makes_room_by_itself(tmp_path: Path) -> None:
     with writing(tmp_path, Retention(max_age_s=DAY_S)) as writer:
         writer.start()
         wait_until(lambda: names(tmp_path) == [])
+
+
+# Whose limits hold for whose segments.
+
+MEAN = Share(max_age_s=1.0, max_total_bytes=0)
+
+
+def test_a_share_prunes_the_replicas_of_its_backend_and_nobody_elses(tmp_path: Path) -> None:
+    for name in ("replica_b#aaaaaa", "replica_b#bbbbbb", "replica_bb#cccccc", "ingress_10.0.0.1"):
+        make_segment(tmp_path, f"{name}.000001.log", age_s=60.0)
+    deleted = prune(str(tmp_path), Retention(share=MEAN), time.time(), "replica_b#aaaaaa")
+    assert deleted == ["replica_b#aaaaaa.000001.log", "replica_b#bbbbbb.000001.log"]
+    assert names(tmp_path) == ["ingress_10.0.0.1.000001.log", "replica_bb#cccccc.000001.log"]
+
+
+@pytest.mark.parametrize(
+    ("share", "left"), [(Share(45.0, 10_000), [1, 2, 3]), (Share(DAY_S, 250), [1, 2])]
+)
+def test_the_age_and_the_size_of_a_share_are_those_of_its_own_segments(
+    tmp_path: Path, share: Share, left: list[int]
+) -> None:
+    make_segment(tmp_path, "other.000001.log", size=5000, age_s=80.0)
+    for number, age_s in ((1, 10.0), (2, 20.0), (3, 40.0), (4, 60.0)):
+        make_segment(tmp_path, f"own.00000{number}.log", size=100, age_s=age_s)
+    prune(str(tmp_path), Retention(share=share), time.time(), "own")
+    assert names(tmp_path) == ["other.000001.log", *(f"own.00000{n}.log" for n in left)]
+
+
+def test_what_somebody_writes_is_pruned_by_its_own_age_and_not_by_others(tmp_path: Path) -> None:
+    kept = Retention(share=Share(9 * DAY_S, 10_000))
+    with writing(tmp_path, kept, "replica_b#abcdef") as writer:
+        writer.append(b"a\n")
+        writer.flush()
+        make_segment(tmp_path, "replica_b#zzzzzz.000001.log", age_s=5 * DAY_S)
+        assert prune(str(tmp_path), Retention(max_age_s=DAY_S), time.time(), "ingress_n") == []
+        assert prune(str(tmp_path), kept, time.time(), "replica_b#abcdef") == []
+    # Nobody writes there any more: as long as the instance says.
+    deleted = prune(str(tmp_path), Retention(max_age_s=DAY_S), time.time(), "ingress_n")
+    assert deleted == ["replica_b#zzzzzz.000001.log"]
+
+
+def test_the_total_of_the_folder_is_one_for_all_whatever_shares_there_are(tmp_path: Path) -> None:
+    for number, (name, age_s) in enumerate((("a", 10.0), ("b", 40.0), ("c", 20.0)), 1):
+        make_segment(tmp_path, f"{name}.00000{number}.log", size=100, age_s=age_s)
+    share = Share(DAY_S, 10_000)
+    deleted = prune(str(tmp_path), Retention(max_total_bytes=250, share=share), time.time(), "a")
+    assert deleted == ["b.000002.log"]
+
+
+def test_a_writer_with_a_share_makes_room_in_its_own_stem_only(tmp_path: Path) -> None:
+    make_segment(tmp_path, "replica_a#abcdef.000001.log", age_s=60.0)
+    make_segment(tmp_path, "replica_b#zzzzzz.000001.log", age_s=60.0)
+    with writing(tmp_path, Retention(share=MEAN), "replica_b#abcdef") as writer:
+        writer.start()
+        wait_until(lambda: names(tmp_path) == ["replica_a#abcdef.000001.log"])
+
+
+def test_before_its_end_a_process_writes_each_line_at_once(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        writer.append(b"a\n")
+        writer.write_through()
+        assert content(tmp_path) == b"a\n"
+        writer.append(b"b\n")
+        assert content(tmp_path) == b"a\nb\n"

@@ -20,9 +20,12 @@ def test_status_shows_names_that_look_like_markup(capsys: pytest.CaptureFixture[
         "replicas": [{"tag": f"{ODD}#a", "phase": "STARTING", "restarts": 0, "http": None}],
         "last_error": "list[int] is [bold]wrong",
     }
-    print_status({"ingresses": [], "endpoints": [endpoint], "backends": [backend]})
+    trouble = "Controller: [bold]loop"
+    described = {"ingresses": [], "endpoints": [endpoint], "backends": [backend]}
+    print_status(described | {"troubles": [trouble]})
 
     shown = capsys.readouterr().out
+    assert trouble in shown
     assert f"{ODD} 1" in shown
     assert "/[x]" in shown
     assert "list[int] is [bold]wrong" in shown
@@ -39,7 +42,7 @@ def test_servers_of_several_nodes_are_told_apart(capsys: pytest.CaptureFixture[s
     good = {"node": "10.0.0.1", "node_id": "a" * 56, "address": "0.0.0.0:8000", "error": ""}
     deaf = {"node": "", "node_id": "b" * 56, "address": "", "error": "port 8000 is taken"}
     ingresses = [good | {"metrics": "http://127.0.0.1:1/metrics"}, deaf | {"metrics": ""}]
-    print_status({"ingresses": ingresses, "endpoints": [], "backends": []})
+    print_status({"ingresses": ingresses, "endpoints": [], "backends": [], "troubles": []})
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if "10.0.0.1" in line)
     assert "0.0.0.0:8000" in row
