@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from serve.actor_options import settle_actor_options
 from serve.config import BackendConfig, parse_config
 from serve.controller.goal import BackendGoal, EndpointGoal
-from serve.definition import Definition
+from serve.definition import Definition, digest_of
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.handle.registry import close_registry, find_registry, get_registry
@@ -85,11 +85,18 @@ class Client:
         except (TypeError, ValueError) as error:
             raise type(error)(f"Backend '{tag}': {error}") from None
         resolved = parse_config(config, "config").resolve(traits)
+        packed = definition.pack()
         goal = BackendGoal(
-            tag, definition.pack(), traits, options, resolved, change_id=uuid.uuid4().hex
+            tag,
+            digest_of(packed),
+            traits,
+            options,
+            resolved,
+            change_id=uuid.uuid4().hex,
+            outline=definition.outline(),
         )
         limit_s = resolved.placement_timeout_s + resolved.startup_timeout_s
-        self._ask("create_backend", goal, limit_s=limit_s)
+        self._ask("create_backend", goal, packed, limit_s=limit_s)
 
     def list_backends(self) -> dict[str, BackendConfig]:
         """See serve.list_backends."""

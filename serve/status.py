@@ -11,7 +11,7 @@ from serve.controller.observed import Observed, Phase
 
 @dataclass(frozen=True)
 class Status:
-    """What `tagtrail status` shows. Goal and world at one moment."""
+    """What `tagtrail status` shows. Goal, without its secrets, and world at one moment."""
 
     goal: Goal
     observed: Observed

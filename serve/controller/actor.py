@@ -25,7 +25,7 @@ from observability.instrument.segments import SegmentWriter
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller.broadcast import Broadcast, Stamp, Update
-from serve.controller.checkpoint import Checkpoint
+from serve.controller.checkpoint import Checkpoint, CheckpointError
 from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
@@ -60,7 +60,7 @@ class Controller:
         self._name = name
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._checkpoint = Checkpoint(name)
-        stored = self._checkpoint.read()
+        stored = self._read_checkpoint()
         self._goal = initial if stored is None else stored
         self._capture = _capture_records(self._goal.logging)
         if stored is None:
@@ -71,6 +71,7 @@ class Controller:
             name,
             self._world,
             lambda: self._goal,
+            self._checkpoint.definition,
             self._until_ingresses_applied,
             lambda node_id: self._broadcast.forget(_listener(node_id)),
         )
@@ -125,12 +126,14 @@ class Controller:
                 )
             await self._world.changed(1.0)
 
-    async def create_backend(self, backend: BackendGoal) -> None:
+    async def create_backend(self, backend: BackendGoal, definition: bytes) -> None:
         """Register a backend; returns once all its replicas run, or undoes it and raises."""
         await self._is_ready.wait()
         started = time.monotonic()
         goals.check_config(backend.tag, backend.config, backend.traits)
-        self._commit(goals.create_backend(self._goal, backend))
+        next_goal = goals.create_backend(self._goal, backend)
+        self._checkpoint.keep(backend.digest, definition)
+        self._commit(next_goal)
         self._world.clear_failure(backend.tag)
         try:
             await self._until_settled(backend.tag, started)
@@ -216,8 +219,8 @@ class Controller:
         return number_sources(self._name, self._goal, self._world.observed, page_of)
 
     async def status(self) -> Status:
-        """The goal and the world as they are now."""
-        return Status(self._goal, self._world.observed, os.getpid())
+        """The goal, without what nobody else may know, and the world as they are now."""
+        return Status(goals.without_secrets(self._goal), self._world.observed, os.getpid())
 
     async def shutdown(self) -> None:
         """End every replica and ingress and forget the goal. Who asked then ends this actor."""
@@ -228,6 +231,15 @@ class Controller:
         self._loop_task.cancel()
         await asyncio.to_thread(stop_export)
         await asyncio.to_thread(self._capture.close)
+
+    def _read_checkpoint(self) -> Goal | None:
+        try:
+            return self._checkpoint.read()
+        except CheckpointError as error:
+            if ray.get_runtime_context().was_current_actor_reconstructed:
+                raise
+            logger.warning("%s It is left behind by an instance that is gone.", error)
+            return None
 
     # The control loop.
 

@@ -53,6 +53,7 @@ class Executor:
         controller_name: names of actors begin with it.
         world: where what is seen goes.
         goal: gives the present goal.
+        definition: gives a packed definition by its digest.
         until_ingresses_applied: waits until every ingress has applied what was published last.
         on_ingress_gone: called with a node id when its ingress is gone.
     """
@@ -62,12 +63,14 @@ class Executor:
         controller_name: str,
         world: World,
         goal: Callable[[], Goal],
+        definition: Callable[[str], bytes],
         until_ingresses_applied: Callable[[float], Coroutine[Any, Any, bool]],
         on_ingress_gone: Callable[[str], None],
     ) -> None:
         self._controller_name = controller_name
         self._world = world
         self._goal = goal
+        self._definition = definition
         self._until_ingresses_applied = until_ingresses_applied
         self._on_ingress_gone = on_ingress_gone
         self._actors: dict[str, ActorHandle] = {}
@@ -141,7 +144,7 @@ class Executor:
             self._controller_name,
             tag,
             backend.tag,
-            backend.definition,
+            self._definition(backend.digest),
             backend.traits,
             backend.config,
             backend.version,

@@ -11,6 +11,7 @@ from typing import Any
 
 from observability.instrument.logging_config import LoggingConfig
 from serve.config import BackendConfig, HTTPOptions, Traits
+from serve.outline import Outline
 from serve.traffic import TrafficPolicy
 
 
@@ -20,21 +21,24 @@ class BackendGoal:
 
     Attributes:
         tag: its name.
-        definition: the callable and its constructor's arguments, pickled with cloudpickle.
+        digest: names its definition: the callable and its constructor's arguments, pickled. The
+            checkpoint has it.
         traits: what kind of callable it is.
         actor_options: Ray options of a replica's actor (`num_cpus`, `resources`, `runtime_env`...).
         config: its configuration, defaults filled in.
         version: raised at each change of the configuration.
         change_id: the call that made it; the same call sent again is not an error.
+        outline: what may be told of the definition; None for a script's own code.
     """
 
     tag: str
-    definition: bytes = field(repr=False)
+    digest: str
     traits: Traits
     actor_options: dict[str, Any]
     config: BackendConfig
     version: int = 1
     change_id: str = ""
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,15 @@ class Goal:
     endpoints: dict[str, EndpointGoal] = field(default_factory=dict)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def without_secrets(goal: Goal) -> Goal:
+    """The goal as it may leave the controller: nobody opens a replica with it, or sends traces.
+
+    An instance's middlewares stay behind, too: they are code, and nobody asks for them.
+    """
+    http = goal.http.model_copy(update={"middlewares": []})
+    return replace(goal, http=http, secret=b"", tracing={})
 
 
 def create_backend(goal: Goal, backend: BackendGoal) -> Goal:

@@ -85,6 +85,7 @@ PURE = [
     "serve.ingress.records",
     "serve.ingress.render",
     "serve.ingress.routes",
+    "serve.outline",
     "serve.records",
     "serve.replica.answers",
     "serve.traffic",
