@@ -92,7 +92,7 @@ class Client:
             traits,
             options,
             resolved,
-            change_id=uuid.uuid4().hex,
+            change_id=_new_id(),
             outline=definition.outline(),
         )
         limit_s = resolved.placement_timeout_s + resolved.startup_timeout_s
@@ -124,14 +124,14 @@ class Client:
         merged = before.merge(change)
         limit_s = merged.placement_timeout_s + merged.startup_timeout_s
         limit_s += merged.experimental_graceful_shutdown_timeout_s
-        self._ask("update_backend_config", backend_tag, change, limit_s=limit_s)
+        self._ask("update_backend_config", backend_tag, change, _new_id(), limit_s=limit_s)
         self._refresh_handles()
 
     def delete_backend(self, backend_tag: str, force: bool = False) -> None:
         """See serve.delete_backend."""
         config = self.list_backends().get(backend_tag, BackendConfig())
         limit_s = config.experimental_graceful_shutdown_timeout_s
-        self._ask("delete_backend", backend_tag, force, limit_s=limit_s)
+        self._ask("delete_backend", backend_tag, force, _new_id(), limit_s=limit_s)
 
     def create_endpoint(
         self,
@@ -164,14 +164,14 @@ class Client:
             check_methods(methods, is_asgi),
             is_asgi and route is not None,
             TrafficPolicy.of({backend: 1.0}),
-            change_id=uuid.uuid4().hex,
+            change_id=_new_id(),
         )
         self._ask("create_endpoint", endpoint)
         self._refresh_handles()
 
     def delete_endpoint(self, endpoint: str) -> None:
         """See serve.delete_endpoint."""
-        self._ask("delete_endpoint", endpoint)
+        self._ask("delete_endpoint", endpoint, _new_id())
         self._refresh_handles()
 
     def list_endpoints(self) -> dict[str, dict[str, Any]]:
@@ -191,12 +191,14 @@ class Client:
     ) -> None:
         """See serve.set_traffic."""
         weights = check_weights_type(traffic_policy_dictionary)
-        self._ask("set_traffic", endpoint_name, weights)
+        self._ask("set_traffic", endpoint_name, weights, _new_id())
         self._refresh_handles()
 
     def shadow_traffic(self, endpoint_name: str, backend_tag: str, proportion: float) -> None:
         """See serve.shadow_traffic."""
-        self._ask("shadow_traffic", endpoint_name, backend_tag, check_proportion(proportion))
+        self._ask(
+            "shadow_traffic", endpoint_name, backend_tag, check_proportion(proportion), _new_id()
+        )
         self._refresh_handles()
 
     def get_handle(
@@ -285,3 +287,8 @@ class Client:
         registry = find_registry(self.controller_name)
         if registry is not None:
             registry.refresh()
+
+
+def _new_id() -> str:
+    """Of one call that changes the instance: the controller knows it when Ray sends it again."""
+    return uuid.uuid4().hex

@@ -7,12 +7,10 @@ that died comes back with it and adopts what still runs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import ray
 
@@ -24,12 +22,13 @@ from observability.instrument.numbers import Snapshot, process_numbers
 from observability.instrument.segments import SegmentWriter
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
+from serve.controller import ledger
 from serve.controller.broadcast import Broadcast, Stamp, Update
 from serve.controller.checkpoint import Checkpoint, CheckpointError
 from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
-from serve.controller.goal import BackendGoal, EndpointGoal, Goal
+from serve.controller.goal import BackendGoal, Change, EndpointGoal, Goal, Outcome
 from serve.controller.observed import Failure, Observed, Phase
 from serve.controller.publish import INGRESS_KEY, publish
 from serve.controller.reconcile import reconcile, replicas_of
@@ -106,7 +105,7 @@ class Controller:
         """The secret that opens the replicas' sockets; only Ray's own users can ask."""
         return self._goal.secret
 
-    # What the API calls. Each is idempotent: Ray sends it again when the controller died meanwhile.
+    # What the API calls. Ray sends a call again when the controller died meanwhile: see `ledger`.
 
     async def wait_ingresses(self) -> list[str]:
         """Where the ingresses listen, once they do. ValueError when one can't."""
@@ -130,85 +129,73 @@ class Controller:
         """Register a backend; returns once all its replicas run, or undoes it and raises."""
         await self._is_ready.wait()
         started = time.monotonic()
-        goals.check_config(backend.tag, backend.config, backend.traits)
-        next_goal = goals.create_backend(self._goal, backend)
-        self._checkpoint.keep(backend.digest, definition)
-        self._commit(next_goal)
-        self._world.clear_failure(backend.tag)
-        try:
-            await self._until_settled(backend.tag, started)
-        except (BackendStartError, asyncio.CancelledError):
-            await self._undo_create(backend)
-            raise
-        if any(view.is_asgi for view in replicas_of(self._world.observed, backend.tag)):
-            self._commit(goals.mark_asgi(self._goal, backend.tag))
+        tag, change_id = backend.tag, backend.change_id
+        if not self._knows(change_id):
+            goals.check_config(tag, backend.config, backend.traits)
+            next_goal = goals.create_backend(self._goal, backend)
+            self._checkpoint.keep(backend.digest, definition)
+            self._commit(ledger.begun(next_goal, change_id, tag))
+            self._world.clear_failure(tag)
+        await self._settle(change_id, started)
 
-    async def update_backend_config(self, tag: str, change: BackendConfig) -> None:
+    async def update_backend_config(self, tag: str, change: BackendConfig, change_id: str) -> None:
         """Change a backend's configuration; returns once it holds, or undoes it and raises."""
         await self._is_ready.wait()
         started = time.monotonic()
-        before = self._goal
-        self._commit(goals.update_backend(self._goal, tag, change))
-        self._world.clear_failure(tag)
-        version = self._goal.backends[tag].version
-        try:
-            await self._until_settled(tag, started)
-        except BackendStartError:
-            current = self._goal.backends.get(tag)
-            if current is not None and current.version == version:
-                undone = replace(before.backends[tag], version=version + 1)
-                self._commit(replace(self._goal, backends={**self._goal.backends, tag: undone}))
-                self._world.clear_failure(tag)  # it was the change's, not the backend's
-            raise
+        if not self._knows(change_id):
+            next_goal = goals.update_backend(self._goal, tag, change)
+            before = self._goal.backends[tag]
+            self._commit(ledger.begun(next_goal, change_id, tag, before))
+            self._world.clear_failure(tag)
+        await self._settle(change_id, started)
         await self._until_ingresses_applied(ROUTE_TIMEOUT_S)  # they hold its limits
 
-    async def delete_backend(self, tag: str, force: bool) -> None:
+    async def delete_backend(self, tag: str, force: bool, change_id: str) -> None:
         """Remove a backend; returns once its replicas are gone."""
         await self._is_ready.wait()
         backend = self._goal.backends.get(tag)
         config = backend.config if backend is not None else BackendConfig()
-        next_goal = goals.delete_backend(self._goal, tag)
-        if force:
-            config = config.merge(BackendConfig(experimental_graceful_shutdown_timeout_s=0))
-        self._executor.remember_config(tag, config)
-        self._commit(next_goal)
+        if not self._knows(change_id):
+            next_goal = goals.delete_backend(self._goal, tag)
+            if force:
+                config = config.merge(BackendConfig(experimental_graceful_shutdown_timeout_s=0))
+            self._executor.remember_config(tag, config)
+            self._commit(ledger.done(next_goal, change_id))
         grace_s = config.experimental_graceful_shutdown_timeout_s
         await self._until_gone(tag, grace_s + STOP_MARGIN_S)
 
     async def create_endpoint(self, endpoint: EndpointGoal) -> None:
         """Register an endpoint; returns once every ingress serves it."""
-        await self._is_ready.wait()
-        next_goal = goals.create_endpoint(self._goal, endpoint)
-        logger.info(
-            "Registering route '%s' to endpoint '%s' with methods '%s'.",
-            endpoint.route,
-            endpoint.name,
-            list(endpoint.methods),
+        await self._change_routes(
+            endpoint.change_id,
+            lambda goal: goals.create_endpoint(goal, endpoint),
+            f"Registering route '{endpoint.route}' to endpoint '{endpoint.name}' with methods "
+            f"'{list(endpoint.methods)}'.",
         )
-        await self._commit_routes(next_goal)
 
-    async def delete_endpoint(self, name: str) -> None:
+    async def delete_endpoint(self, name: str, change_id: str) -> None:
         """Remove an endpoint; returns once no ingress serves it."""
-        await self._is_ready.wait()
-        if name in self._goal.endpoints:
-            logger.info("Deleting endpoint '%s'", name)
-        await self._commit_routes(goals.delete_endpoint(self._goal, name))
-
-    async def set_traffic(self, name: str, weights: dict[str, float]) -> None:
-        """Replace an endpoint's policy; returns once every ingress follows it."""
-        await self._is_ready.wait()
-        next_goal = goals.set_traffic(self._goal, name, weights)
-        logger.info("Setting traffic for endpoint '%s' to '%s'.", name, weights)
-        await self._commit_routes(next_goal)
-
-    async def shadow_traffic(self, name: str, tag: str, proportion: float) -> None:
-        """Copy a share of an endpoint's requests to a backend, once every ingress does."""
-        await self._is_ready.wait()
-        next_goal = goals.shadow_traffic(self._goal, name, tag, proportion)
-        logger.info(
-            "Shadowing '%s' of traffic to endpoint '%s' to backend '%s'.", proportion, name, tag
+        await self._change_routes(
+            change_id,
+            lambda goal: goals.delete_endpoint(goal, name),
+            f"Deleting endpoint '{name}'" if name in self._goal.endpoints else "",
         )
-        await self._commit_routes(next_goal)
+
+    async def set_traffic(self, name: str, weights: dict[str, float], change_id: str) -> None:
+        """Replace an endpoint's policy; returns once every ingress follows it."""
+        await self._change_routes(
+            change_id,
+            lambda goal: goals.set_traffic(goal, name, weights),
+            f"Setting traffic for endpoint '{name}' to '{weights}'.",
+        )
+
+    async def shadow_traffic(self, name: str, tag: str, proportion: float, change_id: str) -> None:
+        """Copy a share of an endpoint's requests to a backend, once every ingress does."""
+        await self._change_routes(
+            change_id,
+            lambda goal: goals.shadow_traffic(goal, name, tag, proportion),
+            f"Shadowing '{proportion}' of traffic to endpoint '{name}' to backend '{tag}'.",
+        )
 
     async def numbers(self) -> list[Snapshot]:
         """This process's metrics as they are now."""
@@ -298,8 +285,41 @@ class Controller:
         self._publish()
         self._world.wake()
 
-    async def _commit_routes(self, next_goal: Goal) -> None:
+    def _knows(self, change_id: str) -> bool:
+        """Whether a call was sent before. BackendStartError: it was, and failed."""
+        change = self._goal.changes.get(change_id)
+        if change is not None and change.outcome is Outcome.FAILED:
+            raise BackendStartError(change.error)
+        return change is not None
+
+    async def _settle(self, change_id: str, started: float) -> None:
+        """Wait until a backend follows a change; take the change back when it can't."""
+        change = self._goal.changes[change_id]
+        if change.outcome is Outcome.DONE:
+            return
+        try:
+            await self._until_settled(change, started)
+        except (BackendStartError, asyncio.CancelledError) as error:
+            self._commit(ledger.failed(self._goal, change_id, str(error)))
+            if change.before is None:
+                await self._until_gone(change.tag, UNDO_S)
+            else:
+                self._world.clear_failure(change.tag)  # it was the change's, not the backend's
+            raise
+        next_goal = ledger.done(self._goal, change_id)
+        if any(view.is_asgi for view in replicas_of(self._world.observed, change.tag)):
+            next_goal = goals.mark_asgi(next_goal, change.tag)
         self._commit(next_goal)
+
+    async def _change_routes(
+        self, change_id: str, change: Callable[[Goal], Goal], told: str
+    ) -> None:
+        await self._is_ready.wait()
+        if not self._knows(change_id):
+            next_goal = change(self._goal)
+            if told:
+                logger.info("%s", told)
+            self._commit(ledger.done(next_goal, change_id))
         if not await self._until_ingresses_applied(ROUTE_TIMEOUT_S):
             raise TimeoutError(
                 f"The change is registered, but not every ingress has taken it within "
@@ -318,12 +338,13 @@ class Controller:
 
         return await self._broadcast.until_applied(listeners, INGRESS_KEY, timeout_s)
 
-    async def _until_settled(self, tag: str, started: float) -> None:
+    async def _until_settled(self, change: Change, started: float) -> None:
         """Wait until a backend is as its goal says. BackendStartError when it can't be."""
+        tag = change.tag
         while True:
-            backend = self._goal.backends.get(tag)
-            if backend is None:
+            if not ledger.is_still(self._goal, change):
                 raise RayServeException(f"Backend '{tag}' was deleted while it was being changed.")
+            backend = self._goal.backends[tag]
             failure = self._world.observed.failures.get(tag)
             if failure is not None and failure.at >= started:
                 raise _start_error(tag, failure)
@@ -332,20 +353,16 @@ class Controller:
             await self._world.changed(LOOP_PERIOD_S)
 
     async def _until_gone(self, tag: str, timeout_s: float) -> None:
-        await self._until(lambda: not _replicas_left(self._world.observed, tag), timeout_s)
+        """Wait until a backend's replicas are gone, or another call has made it anew."""
+        await self._until(
+            lambda: tag in self._goal.backends or not _replicas_left(self._world.observed, tag),
+            timeout_s,
+        )
 
     async def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not holds() and time.monotonic() < deadline:
             await self._world.changed(LOOP_PERIOD_S)
-
-    async def _undo_create(self, backend: BackendGoal) -> None:
-        current = self._goal.backends.get(backend.tag)
-        if current is None or current.change_id != backend.change_id:
-            return  # deleted meanwhile, and perhaps made anew by another call
-        with contextlib.suppress(ValueError):  # an endpoint uses it already: it stays, and is tried
-            self._commit(goals.delete_backend(self._goal, backend.tag))
-            await self._until_gone(backend.tag, UNDO_S)
 
     def _wanted_ingresses(self, observed: Observed) -> int:
         location = self._goal.http.location

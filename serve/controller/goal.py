@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from observability.instrument.logging_config import LoggingConfig
@@ -53,6 +54,38 @@ class EndpointGoal:
     change_id: str = ""
 
 
+class Outcome(str, Enum):
+    """How far a change is."""
+
+    BEGUN = "begun"
+    """The goal holds it; whether the world can follow is not known yet."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One call that changed the goal; see `ledger`.
+
+    Attributes:
+        change_id: the call's.
+        outcome: how far it is.
+        tag: the backend that it changes while it has begun.
+        made_by: change_id of that backend: another one may have its tag later.
+        version: the backend's with the change.
+        before: the backend without it; None: the call creates it.
+        error: why it failed.
+    """
+
+    change_id: str
+    outcome: Outcome
+    tag: str = ""
+    made_by: str = ""
+    version: int = 0
+    before: BackendGoal | None = None
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """An instance's goal. Dictionaries keep the order of creation and never change in place."""
@@ -65,6 +98,7 @@ class Goal:
     endpoints: dict[str, EndpointGoal] = field(default_factory=dict)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
+    changes: dict[str, Change] = field(default_factory=dict, repr=False)
 
 
 def without_secrets(goal: Goal) -> Goal:
@@ -73,7 +107,7 @@ def without_secrets(goal: Goal) -> Goal:
     An instance's middlewares stay behind, too: they are code, and nobody asks for them.
     """
     http = goal.http.model_copy(update={"middlewares": []})
-    return replace(goal, http=http, secret=b"", tracing={})
+    return replace(goal, http=http, secret=b"", tracing={}, changes={})
 
 
 def create_backend(goal: Goal, backend: BackendGoal) -> Goal:

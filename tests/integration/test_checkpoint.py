@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ import serve
 from serve.client import Client
 from serve.ids import DETACHED_CONTROLLER, NAMESPACE
 from tests.integration.conftest import Instance
-from tests.integration.processes import is_alive, wait_until
+from tests.integration.killing import kill_controller
 from tests.integration.samples import QUICK
 
 MODEL_BYTES = 4_000_000
@@ -49,12 +48,6 @@ def goal_bytes() -> bytes:
 
 def client() -> Client:
     return serve.connect()
-
-
-def kill_controller() -> None:
-    pid = client().status().pid
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid))
 
 
 def create(tag: str, weights: bytes, **config: Any) -> None:
