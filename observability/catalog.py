@@ -180,6 +180,13 @@ SPANS_DROPPED = Metric(
     ("component", "backend", "replica"),
     "Spans that were not exported: the collector was away, or too slow. Only with traces on.",
 )
+UPDATE_FAILURES = Metric(
+    "serve_update_failures",
+    _C,
+    ("listener",),
+    "Attempts to apply what the controller says that failed, by what listens (ingress, handle). "
+    "Each is tried again; 'tagtrail status' shows what an ingress can't apply.",
+)
 CONTROLLER_LOOP = Metric(
     "serve_controller_loop_ms",
     _G,
@@ -195,6 +202,7 @@ EXTRA_METRICS = (
     RECORDS_WRITTEN,
     RECORDS_DROPPED,
     SPANS_DROPPED,
+    UPDATE_FAILURES,
     CONTROLLER_LOOP,
 )
 

@@ -33,13 +33,15 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
             "address": view.address,
             "metrics": view.admin_address and f"http://{view.admin_address}/metrics",
             "error": view.error,
+            "refused": view.refused,
         }
         for view in status.observed.ingresses.values()
     ]
     backends = [_backend(backend, status) for backend in status.goal.backends.values()]
     http = status.goal.http
     return {
-        "healthy": all(b["healthy"] for b in backends) and all(i["address"] for i in ingresses),
+        "healthy": all(b["healthy"] for b in backends)
+        and all(i["address"] and not i["refused"] for i in ingresses),
         "controller": {"name": controller_name, "pid": status.pid},
         "http": {"host": http.host, "port": http.port, "location": str(http.location.value)}
         if http.location is not None

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import ray
 
@@ -23,7 +24,7 @@ from observability.instrument.segments import SegmentWriter
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
 from serve.controller import ledger
-from serve.controller.broadcast import Broadcast, Stamp, Update
+from serve.controller.broadcast import Broadcast, Refusal, Stamp, Update
 from serve.controller.checkpoint import Checkpoint, CheckpointError
 from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
@@ -88,10 +89,16 @@ class Controller:
 
     # What ingresses, handles and replicas call.
 
-    async def listen(self, listener: str, applied: dict[str, Stamp], timeout_s: float) -> Update:
+    async def listen(
+        self,
+        listener: str,
+        applied: dict[str, Stamp],
+        timeout_s: float,
+        refused: dict[str, Refusal],
+    ) -> Update:
         """Long poll; see Broadcast.listen."""
         await self._is_ready.wait()
-        return await self._broadcast.listen(listener, applied, timeout_s)
+        return await self._broadcast.listen(listener, applied, timeout_s, refused)
 
     async def replica_placed(self, replica_tag: str) -> None:
         """A replica has its process and begins with its constructor."""
@@ -148,7 +155,7 @@ class Controller:
             self._commit(ledger.begun(next_goal, change_id, tag, before))
             self._world.clear_failure(tag)
         await self._settle(change_id, started)
-        await self._until_ingresses_applied(ROUTE_TIMEOUT_S)  # they hold its limits
+        await self._until_followed()  # ingresses hold its limits
 
     async def delete_backend(self, tag: str, force: bool, change_id: str) -> None:
         """Remove a backend; returns once its replicas are gone."""
@@ -207,7 +214,13 @@ class Controller:
 
     async def status(self) -> Status:
         """The goal, without what nobody else may know, and the world as they are now."""
-        return Status(goals.without_secrets(self._goal), self._world.observed, os.getpid())
+        observed = self._world.observed
+        ingresses = {
+            node_id: replace(view, refused=self._refused_by(node_id))
+            for node_id, view in observed.ingresses.items()
+        }
+        observed = replace(observed, ingresses=ingresses)
+        return Status(goals.without_secrets(self._goal), observed, os.getpid())
 
     async def shutdown(self) -> None:
         """End every replica and ingress and forget the goal. Who asked then ends this actor."""
@@ -320,11 +333,28 @@ class Controller:
             if told:
                 logger.info("%s", told)
             self._commit(ledger.done(next_goal, change_id))
-        if not await self._until_ingresses_applied(ROUTE_TIMEOUT_S):
-            raise TimeoutError(
-                f"The change is registered, but not every ingress has taken it within "
-                f"{ROUTE_TIMEOUT_S:g} s. 'tagtrail status' shows the ingresses."
-            )
+        await self._until_followed()
+
+    async def _until_followed(self) -> None:
+        """Wait until every ingress follows the goal; raises why one does not."""
+        if await self._until_ingresses_applied(ROUTE_TIMEOUT_S):
+            return
+        for view in self._world.observed.ingresses.values():
+            if reason := self._refused_by(view.node_id):
+                node = view.node_address or view.node_id
+                raise RayServeException(
+                    f"The change is registered, but the ingress on node '{node}' can't apply it: "
+                    f"{reason}. It tries again and serves what it had before; mend the cause, then "
+                    "look at 'tagtrail status'."
+                )
+        raise TimeoutError(
+            f"The change is registered, but not every ingress has taken it within "
+            f"{ROUTE_TIMEOUT_S:g} s. 'tagtrail status' shows the ingresses."
+        )
+
+    def _refused_by(self, node_id: str) -> str:
+        """Why the ingress of a node can't apply what it was told; "" if it can."""
+        return self._broadcast.refusals(_listener(node_id)).get(INGRESS_KEY, "")
 
     def _publish(self) -> None:
         self._broadcast.publish(publish(self._goal, self._world.observed))

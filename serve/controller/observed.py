@@ -79,6 +79,7 @@ class IngressView:
         admin_address: where its metrics page is; "" without one.
         node_address: of its node, as Ray has it.
         error: what is wrong with it.
+        refused: why it can't apply what the controller says; "" if it can.
     """
 
     node_id: str
@@ -86,6 +87,7 @@ class IngressView:
     admin_address: str = ""
     node_address: str = ""
     error: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from serve.controller.publish import endpoint_key
 from serve.errors import RayServeException
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
-from serve.ids import NAMESPACE, random_letters
+from serve.ids import NAMESPACE
 from serve.records import EndpointTargets, ReplicaAddress
 from serve.settings import read_tracing
 from serve.transport.auth import AuthError
@@ -95,8 +95,7 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
-        listener = f"handle/{ray.get_runtime_context().get_worker_id()}/{random_letters()}"
-        self._watcher = Watcher(controller_name, listener, self._apply)
+        self._watcher = Watcher(controller_name, "", self._apply, "handle")
         self._tasks = [
             self._thread.submit(self._watcher.run()),
             self._thread.submit(self._sweep()),
@@ -153,11 +152,13 @@ class Registry:
         for endpoint, router in routers:
             for tag, count in router.waiting().items():
                 family.add((tag, endpoint), float(count))
-        return [family]
+        return [family, *self._watcher.families()]
 
     def close(self) -> None:
         """Stop listening and close the connections of the shared loop."""
         self.is_closed = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._thread.submit(self._watcher.stop)
         for task in self._tasks:
             task.cancel()
         with self._lock:

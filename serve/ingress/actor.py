@@ -83,7 +83,10 @@ class IngressActor:
         start_export()
         self._keeper = IngressKeeper(self._settings, find_haproxy(), self._records.take_line)
         self._is_started = False
-        self._watcher = Watcher(controller_name, f"ingress/{node_id}", self._apply)
+        self._watcher = Watcher(
+            controller_name, f"ingress/{node_id}", self._apply, Component.INGRESS.value
+        )
+        process_numbers.join(self._watcher.families)
         self._is_serving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
         self._tasks = [
