@@ -9,9 +9,9 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from observability.catalog import BACKEND_QUEUED
 from observability.instrument.numbers import Family, process_numbers
@@ -85,8 +85,7 @@ class Registry:
             ) from None
         self._controller_name = controller_name
         self.is_closed = False
-        # Not ray.get: in an async actor, where this waits once for a moment, Ray would warn of it.
-        self._secret: bytes = controller.secret.remote().future().result(FIRST_VALUE_S)
+        self._secret = _ask_secret(controller, controller_name)
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._thread: LoopThread = get_loop_thread()
         self._values: dict[str, EndpointTargets | None] = {}
@@ -101,9 +100,23 @@ class Registry:
             self._thread.submit(self._sweep()),
         ]
 
-    def subscribe(self, endpoint: str) -> concurrent.futures.Future[Any]:
-        """Want an endpoint; the future is done once its present value is known."""
-        return self._thread.submit(self._watcher.subscribe(endpoint_key(endpoint)))
+    def subscribe(self, endpoint: str) -> concurrent.futures.Future[None]:
+        """Want an endpoint; the future is done once its present value is known.
+
+        It fails when the controller is away for longer than FIRST_VALUE_S; the endpoint is wanted
+        all the same, and known once the controller is back.
+        """
+        return self._thread.submit(self._first_value(endpoint))
+
+    async def _first_value(self, endpoint: str) -> None:
+        try:
+            await asyncio.wait_for(self._watcher.want(endpoint_key(endpoint)), FIRST_VALUE_S)
+        except asyncio.TimeoutError:
+            raise _away_error(self._controller_name) from None
+
+    def knows(self, endpoint: str) -> bool:
+        """Whether it has heard of the endpoint, be it that there is none."""
+        return endpoint_key(endpoint) in self._values
 
     def get(self, endpoint: str) -> EndpointTargets | None:
         """The endpoint as last published, None when there is no such endpoint."""
@@ -205,31 +218,78 @@ class Registry:
                 router.sweep()
 
 
-_registries: dict[str, Registry] = {}
+def _ask_secret(controller: ActorHandle, name: str) -> bytes:
+    # Not ray.get: where this is an actor's own thread, Ray would warn of it.
+    try:
+        secret: bytes = controller.secret.remote().future().result(FIRST_VALUE_S)
+    except concurrent.futures.TimeoutError:
+        raise _away_error(name) from None
+    return secret
+
+
+def _away_error(name: str) -> RayServeException:
+    return RayServeException(
+        f"The controller '{name}' did not answer within {FIRST_VALUE_S:g} s. It may be starting "
+        "anew, or be cut off: call again. If that does not help, 'ray list actors' tells of it."
+    )
+
+
+_opening: dict[str, concurrent.futures.Future[Registry]] = {}
+"""This process's registries, by controller; a future is there from the first who asks on."""
+
 _lock = threading.Lock()
 
 
-def get_registry(controller_name: str) -> Registry:
-    """This process's registry of an instance."""
+def open_registry(controller_name: str) -> concurrent.futures.Future[Registry]:
+    """This process's registry of an instance, once the controller has answered.
+
+    It is asked in a thread of its own: who calls this is never held up, nor are those who ask for
+    another instance.
+    """
     with _lock:
-        registry = _registries.get(controller_name)
-        if registry is None:
-            registry = _registries[controller_name] = Registry(controller_name)
-            process_numbers.join(registry.collect)
-            # A replica has its traces already; this is a driver, or a task of one.
-            start_tracing(read_tracing(), {"component": DRIVER}, DRIVER)
-        return registry
+        future = _opening.get(controller_name)
+        if future is None:
+            future = _opening[controller_name] = concurrent.futures.Future()
+            future.set_running_or_notify_cancel()  # one who gives up does not end it for the others
+            threading.Thread(
+                target=_open, args=(controller_name, future), name="serve-registry", daemon=True
+            ).start()
+    return future
+
+
+def get_registry(controller_name: str) -> Registry:
+    """As open_registry, waiting for it."""
+    return open_registry(controller_name).result()
 
 
 def find_registry(controller_name: str) -> Registry | None:
     """This process's registry of an instance, if a handle needed one already."""
-    return _registries.get(controller_name)
+    future = _opening.get(controller_name)
+    if future is None or not future.done() or future.exception() is not None:
+        return None
+    return future.result()
 
 
 def close_registry(controller_name: str) -> None:
     """The instance is gone: forget what is known of it."""
+    registry = find_registry(controller_name)
     with _lock:
-        registry = _registries.pop(controller_name, None)
+        _opening.pop(controller_name, None)
     if registry is not None:
         process_numbers.leave(registry.collect)
         registry.close()
+
+
+def _open(controller_name: str, future: concurrent.futures.Future[Registry]) -> None:
+    try:
+        registry = Registry(controller_name)
+        process_numbers.join(registry.collect)
+        # A replica has its traces already; this is a driver, or a task of one.
+        start_tracing(read_tracing(), {"component": DRIVER}, DRIVER)
+    except BaseException as error:  # noqa: BLE001 - it belongs to those who wait
+        with _lock:  # the next one asks anew
+            if _opening.get(controller_name) is future:
+                del _opening[controller_name]
+        future.set_exception(error)
+    else:
+        future.set_result(registry)
