@@ -36,6 +36,7 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
         traceparent=headers.get("traceparent", ""),
         tracestate=headers.get("tracestate", ""),
         sent_us=time.time_ns() // 1000,
+        is_shadow=True,
     )
     task = asyncio.get_running_loop().create_task(_send(controller_name, backend_tags, call))
     _tasks.add(task)

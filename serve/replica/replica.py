@@ -149,8 +149,7 @@ class Replica:
         if call.traceparent or tracing.active is not None:
             caller = parse_traceparent(call.traceparent)
             tracing.join_trace(context, caller, call.tracestate)
-        is_shadow = isinstance(call.data, HTTPRequest)
-        visit = CallVisit(self._trail, context, call, "shadow" if is_shadow else way)
+        visit = CallVisit(self._trail, context, call, "shadow" if call.is_shadow else way)
         try:
             if not self._gate.try_enter():
                 await self._gate.wait()
