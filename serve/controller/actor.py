@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import ray
 
@@ -29,10 +28,11 @@ from serve.controller.checkpoint import Checkpoint, CheckpointError
 from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
+from serve.controller.followers import Followers
 from serve.controller.goal import BackendGoal, Change, EndpointGoal, Goal, Outcome
 from serve.controller.observed import Failure, Observed, Phase
-from serve.controller.publish import INGRESS_KEY, publish
-from serve.controller.reconcile import reconcile, replicas_of
+from serve.controller.publish import publish
+from serve.controller.reconcile import is_settled, reconcile, replicas_left, replicas_of
 from serve.controller.world import World
 from serve.errors import BackendStartError, RayServeException
 from serve.session import segment_folder, session_folder
@@ -42,7 +42,6 @@ logger = logging.getLogger("ray.serve")
 
 LOOP_PERIOD_S = 1.0
 ADOPTION_S = 10.0
-ROUTE_TIMEOUT_S = 60.0
 INGRESS_TIMEOUT_S = 60.0
 UNDO_S = 5.0
 STOP_MARGIN_S = 30.0
@@ -67,13 +66,14 @@ class Controller:
             self._checkpoint.write(initial)
         self._world = World()
         self._broadcast = Broadcast()
+        self._followers = Followers(self._broadcast, self._world)
         self._executor = Executor(
             name,
             self._world,
             lambda: self._goal,
             self._checkpoint.definition,
             self._until_ingresses_applied,
-            lambda node_id: self._broadcast.forget(_listener(node_id)),
+            self._followers.forget,
         )
         for backend in self._goal.backends.values():
             self._executor.remember_config(backend.tag, backend.config)
@@ -155,7 +155,7 @@ class Controller:
             self._commit(ledger.begun(next_goal, change_id, tag, before))
             self._world.clear_failure(tag)
         await self._settle(change_id, started)
-        await self._until_followed()  # ingresses hold its limits
+        await self._followers.until_followed()  # ingresses hold its limits
 
     async def delete_backend(self, tag: str, force: bool, change_id: str) -> None:
         """Remove a backend; returns once its replicas are gone."""
@@ -214,12 +214,7 @@ class Controller:
 
     async def status(self) -> Status:
         """The goal, without what nobody else may know, and the world as they are now."""
-        observed = self._world.observed
-        ingresses = {
-            node_id: replace(view, refused=self._refused_by(node_id))
-            for node_id, view in observed.ingresses.items()
-        }
-        observed = replace(observed, ingresses=ingresses)
+        observed = self._followers.describe(self._world.observed)
         return Status(goals.without_secrets(self._goal), observed, os.getpid())
 
     async def shutdown(self) -> None:
@@ -264,6 +259,7 @@ class Controller:
             return
         for action in reconcile(self._goal, self._world.observed, time.monotonic()):
             self._executor.perform(action)
+        self._executor.forget_gone()
         self._publish()
         self._targets.tell(reachable_pages(self._world.observed.ingresses.values(), self._node_id))
 
@@ -333,40 +329,14 @@ class Controller:
             if told:
                 logger.info("%s", told)
             self._commit(ledger.done(next_goal, change_id))
-        await self._until_followed()
-
-    async def _until_followed(self) -> None:
-        """Wait until every ingress follows the goal; raises why one does not."""
-        if await self._until_ingresses_applied(ROUTE_TIMEOUT_S):
-            return
-        for view in self._world.observed.ingresses.values():
-            if reason := self._refused_by(view.node_id):
-                node = view.node_address or view.node_id
-                raise RayServeException(
-                    f"The change is registered, but the ingress on node '{node}' can't apply it: "
-                    f"{reason}. It tries again and serves what it had before; mend the cause, then "
-                    "look at 'tagtrail status'."
-                )
-        raise TimeoutError(
-            f"The change is registered, but not every ingress has taken it within "
-            f"{ROUTE_TIMEOUT_S:g} s. 'tagtrail status' shows the ingresses."
-        )
-
-    def _refused_by(self, node_id: str) -> str:
-        """Why the ingress of a node can't apply what it was told; "" if it can."""
-        return self._broadcast.refusals(_listener(node_id)).get(INGRESS_KEY, "")
+        await self._followers.until_followed()
 
     def _publish(self) -> None:
         self._broadcast.publish(publish(self._goal, self._world.observed))
 
     async def _until_ingresses_applied(self, timeout_s: float) -> bool:
         self._publish()
-
-        def listeners() -> set[str]:
-            views = self._world.observed.ingresses.values()
-            return {_listener(view.node_id) for view in views if view.address}
-
-        return await self._broadcast.until_applied(listeners, INGRESS_KEY, timeout_s)
+        return await self._followers.until_applied(timeout_s)
 
     async def _until_settled(self, change: Change, started: float) -> None:
         """Wait until a backend is as its goal says. BackendStartError when it can't be."""
@@ -378,14 +348,14 @@ class Controller:
             failure = self._world.observed.failures.get(tag)
             if failure is not None and failure.at >= started:
                 raise _start_error(tag, failure)
-            if _is_settled(backend, self._world.observed):
+            if is_settled(backend, self._world.observed):
                 return
             await self._world.changed(LOOP_PERIOD_S)
 
     async def _until_gone(self, tag: str, timeout_s: float) -> None:
         """Wait until a backend's replicas are gone, or another call has made it anew."""
         await self._until(
-            lambda: tag in self._goal.backends or not _replicas_left(self._world.observed, tag),
+            lambda: tag in self._goal.backends or not replicas_left(self._world.observed, tag),
             timeout_s,
         )
 
@@ -409,24 +379,6 @@ def _capture_records(config: LoggingConfig) -> Capture:
     }
     writer = SegmentWriter(segment_folder(), "controller", config.retention)
     return install(writer, static, config, streams=False)
-
-
-def _listener(node_id: str) -> str:
-    """Name under which an ingress listens."""
-    return f"ingress/{node_id}"
-
-
-def _is_settled(backend: BackendGoal, observed: Observed) -> bool:
-    live = replicas_of(observed, backend.tag)
-    return (
-        len(live) == backend.config.num_replicas
-        and len(live) == _replicas_left(observed, backend.tag)
-        and all(r.phase is Phase.RUNNING and r.config_version == backend.version for r in live)
-    )
-
-
-def _replicas_left(observed: Observed, tag: str) -> int:
-    return sum(view.backend_tag == tag for view in observed.replicas.values())
 
 
 def _start_error(tag: str, failure: Failure) -> BackendStartError:

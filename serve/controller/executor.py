@@ -99,6 +99,17 @@ class Executor:
         """How replicas of this backend are to be stopped, also after the backend left the goal."""
         self._configs[backend_tag] = config
 
+    @property
+    def known_backends(self) -> set[str]:
+        """Backends whose configuration is remembered."""
+        return set(self._configs)
+
+    def forget_gone(self) -> None:
+        """Forget backends that are no longer in the goal, once their replicas are gone too."""
+        kept = {*self._goal().backends, *self._world.observed.backend_tags}
+        self._configs = {tag: config for tag, config in self._configs.items() if tag in kept}
+        self._world.forget_failures(kept)
+
     def adopt(self) -> list[str]:
         """Take over the actors that run already; the tags of the replicas among them."""
         prefix = f"{self._controller_name}:"

@@ -105,3 +105,8 @@ class Observed:
     ingresses: Mapping[str, IngressView] = field(default_factory=lambda: MappingProxyType({}))
     failures: Mapping[str, Failure] = field(default_factory=lambda: MappingProxyType({}))
     node_ids: tuple[str, ...] = ()
+
+    @property
+    def backend_tags(self) -> set[str]:
+        """Backends that have a replica, be it one that stops."""
+        return {view.backend_tag for view in self.replicas.values()}

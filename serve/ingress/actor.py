@@ -117,6 +117,7 @@ class IngressActor:
         """End HAProxy; requests under way have a moment to finish."""
         for task in self._tasks:
             task.cancel()
+        self._watcher.stop()
         if self._page is not None:
             await asyncio.to_thread(self._page.stop)
         await self._keeper.stop(STOP_GRACE_S)

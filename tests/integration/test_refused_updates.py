@@ -15,7 +15,7 @@ from tests.integration.processes import run_folders, wait_until
 from tests.integration.records import read_records
 from tests.integration.series import page, total
 
-FAILURES = "ray_serve_update_failures"
+FAILURES = "ray_serve_update_failures_total"
 
 
 def who() -> str:
@@ -57,10 +57,12 @@ def test_what_an_ingress_cannot_apply_is_told_everywhere_and_tried_again(
         assert serve.get_handle("late").call().result(60) == "up"  # others are not held up
     finally:
         obstacle.rmdir()
-    wait_until(lambda: status()["healthy"])
-    assert shared_instance.http.get("/late").text == "up"
+        wait_until(lambda: not status()["ingresses"][0]["refused"])
+        late = shared_instance.http.get("/late").text
+        serve.delete_endpoint("late")
+    assert late == "up"
+    assert status()["healthy"]
     said = read_records(
         lambda record: "can't be applied" in record.get("message", ""), name="ingress"
     )
     assert [record["level"] for record in said] == ["ERROR"]
-    serve.delete_endpoint("late")
