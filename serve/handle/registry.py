@@ -123,8 +123,17 @@ class Registry:
         return self._values.get(endpoint_key(endpoint))
 
     def refresh(self) -> None:
-        """See one's own change at once."""
-        self._thread.submit(self._watcher.refresh()).result(FIRST_VALUE_S)
+        """See one's own change at once; if the controller is away just now, once it is back."""
+        try:
+            self._thread.submit(self._watcher.refresh()).result(FIRST_VALUE_S)
+        except Exception as error:  # noqa: BLE001 - the change is made; the poll goes on asking
+            logger.warning(
+                "This process's handles can't ask for the change yet (%s: %s); they follow it once "
+                "controller '%s' answers.",
+                type(error).__name__,
+                error,
+                self._controller_name,
+            )
 
     @property
     def thread(self) -> LoopThread:

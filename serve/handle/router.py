@@ -105,8 +105,8 @@ class Router:
             future.set_exception(no_traffic_error(self._endpoint))
             return
         if not is_copied:
-            copy = call._replace(is_shadow=True)
             for shadow in choose_shadows(policy, number):
+                copy = call._replace(is_shadow=True)
                 self.send_to(shadow, copy).add_done_callback(_ignore)
         self._backends[tag].submit(future)
 

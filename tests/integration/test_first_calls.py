@@ -120,3 +120,16 @@ def test_a_call_whose_controller_stays_away_says_so(
             asyncio.run(call(name))
     monkeypatch.undo()
     assert asyncio.run(call(name)) == "up"
+
+
+def test_a_change_is_made_though_the_processs_handles_cannot_ask_for_it(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = deploy(answer)
+    assert RayServeSyncHandle(DETACHED_CONTROLLER, name).call().result(60) == "up"
+    registry = find_registry(DETACHED_CONTROLLER)
+    assert registry is not None
+    monkeypatch.setattr("serve.handle.registry.FIRST_VALUE_S", 0.5)
+    with suspended(serve.connect()), caplog.at_level("WARNING", "ray.serve"):
+        registry.refresh()
+    assert "can't ask for the change yet" in caplog.text
