@@ -61,6 +61,7 @@ class Executor:
         controller_name: names of actors begin with it.
         world: where what is seen goes.
         goal: gives the present goal.
+        definition: gives a packed definition by its digest.
         until_ingresses_applied: waits until every ingress has applied what was published last.
         on_ingress_gone: called with a node id when its ingress is gone.
     """
@@ -70,12 +71,14 @@ class Executor:
         controller_name: str,
         world: World,
         goal: Callable[[], Goal],
+        definition: Callable[[str], bytes],
         until_ingresses_applied: Callable[[float], Coroutine[Any, Any, bool]],
         on_ingress_gone: Callable[[str], None],
     ) -> None:
         self._controller_name = controller_name
         self._world = world
         self._goal = goal
+        self._definition = definition
         self._until_ingresses_applied = until_ingresses_applied
         self._on_ingress_gone = on_ingress_gone
         self._actors: dict[str, ActorHandle] = {}
@@ -106,6 +109,17 @@ class Executor:
     def remember_config(self, backend_tag: str, config: BackendConfig) -> None:
         """How replicas of this backend are to be stopped, also after the backend left the goal."""
         self._configs[backend_tag] = config
+
+    @property
+    def known_backends(self) -> set[str]:
+        """Backends whose configuration is remembered."""
+        return set(self._configs)
+
+    def forget_gone(self) -> None:
+        """Forget backends that are no longer in the goal, once their replicas are gone too."""
+        kept = {*self._goal().backends, *self._world.observed.backend_tags}
+        self._configs = {tag: config for tag, config in self._configs.items() if tag in kept}
+        self._world.forget_failures(kept)
 
     def adopt(self) -> list[str]:
         """Take over the actors that run already; the tags of the replicas among them."""
@@ -152,7 +166,7 @@ class Executor:
             self._controller_name,
             tag,
             backend.tag,
-            backend.definition,
+            self._definition(backend.digest),
             backend.traits,
             backend.config,
             backend.version,

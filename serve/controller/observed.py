@@ -84,6 +84,7 @@ class IngressView:
         node_address: of its node, as Ray has it.
         error: why it does not listen.
         trouble: what fails in its process while it listens, and since when; "" when nothing does.
+        refused: why it can't apply what the controller says; "" if it can.
     """
 
     node_id: str
@@ -92,6 +93,7 @@ class IngressView:
     node_address: str = ""
     error: str = ""
     trouble: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +116,8 @@ class Observed:
     def has_many_nodes(self) -> bool:
         """Whether somebody on another node may want to reach a replica."""
         return len(self.node_ids) > 1
+
+    @property
+    def backend_tags(self) -> set[str]:
+        """Backends that have a replica, be it one that stops."""
+        return {view.backend_tag for view in self.replicas.values()}

@@ -110,6 +110,21 @@ def replicas_of(observed: Observed, backend_tag: str) -> list[ReplicaView]:
     return sorted((r for r in views if r.phase is not Phase.STOPPING), key=lambda r: r.tag)
 
 
+def replicas_left(observed: Observed, backend_tag: str) -> int:
+    """How many replicas a backend has, those that stop too."""
+    return sum(view.backend_tag == backend_tag for view in observed.replicas.values())
+
+
+def is_settled(backend: BackendGoal, observed: Observed) -> bool:
+    """Whether a backend is as it should be."""
+    live = replicas_of(observed, backend.tag)
+    return (
+        len(live) == backend.config.num_replicas
+        and len(live) == replicas_left(observed, backend.tag)
+        and all(r.phase is Phase.RUNNING and r.config_version == backend.version for r in live)
+    )
+
+
 def backoff_s(failures: int) -> float:
     """How long to wait after so many failed starts in a row, seconds."""
     return min(BACKOFF_FIRST_S * 2.0 ** (min(failures, 32) - 1), BACKOFF_LONGEST_S)

@@ -98,7 +98,10 @@ class IngressActor:
         start_export()
         self._keeper = IngressKeeper(self._settings, find_haproxy(), self._records.take_line)
         self._is_started = False
-        self._watcher = Watcher(controller_name, f"ingress/{node_id}", self._apply)
+        self._watcher = Watcher(
+            controller_name, f"ingress/{node_id}", self._apply, Component.INGRESS.value
+        )
+        process_numbers.join(self._watcher.families)
         self._is_serving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -132,6 +135,7 @@ class IngressActor:
         """End HAProxy; requests under way have a moment to finish."""
         for task in self._tasks:
             task.cancel()
+        self._watcher.stop()
         page_steps = [] if self._page is None else [in_thread(self._page.stop)]
         await run_all(
             ENDING,

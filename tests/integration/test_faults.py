@@ -24,6 +24,7 @@ from serve.controller.observed import Failure, ReplicaView
 from serve.ids import NAMESPACE
 from serve.transport.loopthread import get_loop_thread
 from tests.integration.conftest import Deploy, Instance
+from tests.integration.killing import kill_controller
 from tests.integration.processes import (
     haproxies,
     is_alive,
@@ -75,14 +76,6 @@ class Sabotaged:
 
 def client() -> Client:
     return serve.connect()
-
-
-def kill_controller() -> int:
-    """SIGKILL; its old process id."""
-    pid = client().status().pid
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid))
-    return pid
 
 
 def replicas(backend: str) -> dict[str, ReplicaView]:

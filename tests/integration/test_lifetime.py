@@ -17,9 +17,11 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
+from ray import cloudpickle
+from ray.experimental.internal_kv import _internal_kv_put
 
 import serve
-from serve.ids import NAMESPACE
+from serve.ids import DETACHED_CONTROLLER, NAMESPACE
 from serve.session import session_folder
 from tests.conftest import free_port
 from tests.integration.clusters import ray_node
@@ -249,6 +251,30 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
     deploy("second")
     out, _ = script.communicate("\n", timeout=90)
     assert out == "second second\n"
+
+
+# A stored goal that can't be read.
+
+
+def test_a_goal_of_another_version_is_refused_and_the_next_start_begins_anew(
+    instances: None,
+) -> None:
+    serve.start(detached=True, http_options=NO_SERVER)
+    serve.create_backend("old", _answer("old"), ray_actor_options={"num_cpus": 0})
+    pid = serve.connect().status().pid
+    (old_actor,) = (name for name in actors_of(DETACHED_CONTROLLER) if ":old#" in name)
+    _internal_kv_put(
+        f"goal:{DETACHED_CONTROLLER}", cloudpickle.dumps({"of": "before"}), namespace=NAMESPACE
+    )
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid))
+    with pytest.raises(
+        serve.RayServeException, match=r"another version of Tagtrail.*start it anew"
+    ):
+        serve.list_backends()
+    serve.start(detached=True, http_options=NO_SERVER)
+    assert serve.list_backends() == {}
+    wait_until(lambda: old_actor not in actors_of(DETACHED_CONTROLLER))
 
 
 # Wrong calls.

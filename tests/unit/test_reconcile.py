@@ -31,7 +31,7 @@ from serve.records import ReplicaAddress
 def backend(tag: str = "a", version: int = 1, **options: Any) -> BackendGoal:
     config = BackendConfig(**options)
     resources = {"num_cpus": 2, "num_gpus": 0, "resources": {"Magic": 1}}
-    return BackendGoal(tag, b"", Traits("handler"), resources, config, version)
+    return BackendGoal(tag, "", Traits("handler"), resources, config, version)
 
 
 def goal_of(*backends: BackendGoal, location: str = "NoServer", head: str = "n1") -> Goal:
