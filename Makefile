@@ -37,8 +37,8 @@ tools: ## Build or fetch what the tests need and Debian has not, once, into ~/.c
 unit: setup ## Run the unit tests: seconds, no Ray
 	$(bin)/python -m pytest tests/unit $(ARGS)
 
-test: setup ## Run all tests, on a Ray that the tests start and end
-	$(bin)/python -m pytest tests $(ARGS)
+test: setup ## Run all tests, on a Ray that the tests start and end; what failed is run once more
+	$(bin)/python -m tools.suite.run tests $(ARGS)
 
 check: setup ## Lint, format, types and the direction of imports
 	$(bin)/ruff check .
@@ -64,5 +64,5 @@ wheel-test: wheel ## Install the wheel elsewhere and run its demo there
 	PYTHON=$(PYTHON) tools/wheel-test dist/*.whl
 
 clean: ## Remove the virtual environment and all that was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist test-results *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
