@@ -239,7 +239,7 @@ def test_status_exits_with_3_and_the_error_when_a_backend_is_not_at_its_goal(
     file = tmp_path / "sabotage"
     serve.create_backend("broken", Sabotaged, str(file), ray_actor_options={"num_cpus": 0})
     serve.create_endpoint("broken", backend="broken")
-    pid = serve.get_handle("broken").call().result(10)
+    pid = serve.get_handle("broken").call().result(60)
     file.touch()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: "broken" in client.status().observed.failures, 30)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -288,7 +287,6 @@ def test_at_a_programs_end_what_waits_is_sent(api: LokiApi) -> None:
 
 
 def test_a_program_ends_though_nobody_takes_its_records() -> None:
-    began = time.monotonic()
     done = run_script(
         """
         import logging, sys
@@ -305,4 +303,3 @@ def test_a_program_ends_though_nobody_takes_its_records() -> None:
     assert done.returncode == 0
     assert done.stdout == "{'closed': 1}\n"
     assert done.stderr.count("Records can't be pushed to Loki: ConnectionError") == 1
-    assert time.monotonic() - began < 30

@@ -31,8 +31,10 @@ def test_always():
 """
 
 
-def order_of(seed: int | None, *names: str) -> list[str]:
-    items: list[Any] = [SimpleNamespace(nodeid=name) for name in names]
+def order_of(seed: int | None, *names: str, is_story: bool = False) -> list[str]:
+    items: list[Any] = [
+        SimpleNamespace(nodeid=name, get_closest_marker=lambda marker: is_story) for name in names
+    ]
     config: Any = SimpleNamespace(getoption=lambda name: seed)
     shuffle(config, items)
     return [item.nodeid for item in items]
@@ -47,6 +49,13 @@ def test_the_order_follows_from_the_seed_and_keeps_the_tests_of_a_file_together(
         assert sorted(order) == names
         files = [name[0] for name in order]
         assert all(files[at : at + 5] == [files[at]] * 5 for at in range(0, 20, 5))
+
+
+def test_a_file_that_tells_a_story_keeps_its_order() -> None:
+    names = [f"{file}.py::t{number}" for file in "abcd" for number in range(5)]
+    order = order_of(3, *names, is_story=True)
+    assert order != names
+    assert sorted(order, key=lambda name: name[0]) == names
 
 
 def test_without_a_seed_the_order_stays() -> None:

@@ -1,7 +1,7 @@
 """A pytest plugin: the tests in an order that follows from the number `--shuffle` gives.
 
 The files in random order, and the tests of each file; those of one file stay together, so that
-what a file shares is made once.
+what a file shares is made once. Tests marked `in_order` keep theirs.
 """
 
 from __future__ import annotations
@@ -28,5 +28,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     names = list(files)
     order.shuffle(names)
     for name in names:
-        order.shuffle(files[name])
+        if not any(item.get_closest_marker("in_order") for item in files[name]):
+            order.shuffle(files[name])
     items[:] = [item for name in names for item in files[name]]
