@@ -21,13 +21,13 @@ from observability.loki import PushHandler
 from observability.loki.words import METADATA, to_ns
 from observability.stack.records import VICTORIA_LOGS
 from tests.conftest import free_port
+from tests.integration.command import tagtrail
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.loki_api import PASSWORD, TENANT, LokiApi, run_loki, run_loki_api
 from tests.integration.pipelines import Keeper, VictoriaLogs
 from tests.integration.processes import run_script, wait_until
 from tests.integration.programs import require
 from tests.integration.records import read_records
-from tests.integration.test_cli import tagtrail
 
 LIMIT_S = 60.0
 THREADS, EACH = 8, 2_500
