@@ -177,7 +177,9 @@ def test_an_expired_wait_is_503_with_retry_after(
 def test_a_full_queue_of_a_handle_is_an_error(bring_up: Deploy) -> None:
     name = bring_up(Gated, max_concurrent_queries=1, max_queued_queries=2)
     handle = serve.get_handle(name)
-    calls = [handle.call() for _ in range(4)]
+    calls = [handle.call()]
+    wait_until(lambda: in_hand(name)[0] == 1)  # before, the handle knows neither replica nor limit
+    calls += [handle.call() for _ in range(3)]
     with pytest.raises(serve.QueueFullError, match=f"'{name}' is full: 2 calls wait"):
         calls[3].result(60)
     for call in calls[:3]:
