@@ -117,7 +117,7 @@ def test_single_file_serves_until_it_is_ended_and_takes_ray_with_it(
     assert wait_until_gone(started) == []
 
 
-def test_two_scripts_deploy_on_the_instance_of_tagtrail_start(
+def test_connect_to_cluster_deploys_on_the_instance_of_tagtrail_start(
     cluster: Cluster, instance_port: int
 ) -> None:
     output = cluster.run(str(EXAMPLES / "connect_to_cluster.py"))
@@ -125,7 +125,10 @@ def test_two_scripts_deploy_on_the_instance_of_tagtrail_start(
     assert "'route': '/hello', 'methods': ['GET'], 'traffic': {'my_backend': 1.0}" in output
     assert httpx.get(f"http://127.0.0.1:{instance_port}/hello").text == "hello"
 
-    # The other one counts to ten and logs each count.
+
+def test_counter_logging_counts_to_ten_and_logs_each_count(
+    cluster: Cluster, instance_port: int
+) -> None:
     output = cluster.run(str(EXAMPLES / "counter_logging.py"), PORT=str(instance_port))
 
     assert re.findall(r"\{'count': (\d+)\}", output) == [str(count) for count in range(1, 11)]
