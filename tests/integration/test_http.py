@@ -337,7 +337,7 @@ def test_a_client_that_leaves_cancels_its_handler(
         head = f"POST /{endpoint} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n"
         connection.sendall(f"{head}x-serve-call-method: {name}\r\n\r\nx".encode())
         handle.options(method_name="wait_begun").call().result(60)
-    handle.options(method_name="wait_cancelled").call().result(10)
+    handle.options(method_name="wait_cancelled").call().result(60)
 
 
 def test_a_client_that_stops_in_the_middle_of_its_body_cancels_its_handler(
@@ -348,8 +348,8 @@ def test_a_client_that_stops_in_the_middle_of_its_body_cancels_its_handler(
     with socket.create_connection(("127.0.0.1", instance.port)) as connection:
         head = f"POST /{endpoint} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n"
         connection.sendall(f"{head}x-serve-call-method: reading\r\n\r\n".encode() + b"x" * 5000)
-        handle.options(method_name="wait_begun").call().result(20)
-    handle.options(method_name="wait_cancelled").call().result(10)
+        handle.options(method_name="wait_begun").call().result(60)
+    handle.options(method_name="wait_cancelled").call().result(60)
 
 
 def test_a_background_task_finishes_after_the_answer(instance: Instance, bring_up: Deploy) -> None:
@@ -357,7 +357,7 @@ def test_a_background_task_finishes_after_the_answer(instance: Instance, bring_u
     assert instance.http.get(f"/{endpoint}", headers=method("with_task")).json() == "answered"
     handle = serve.get_handle(endpoint)
     handle.options(method_name="begin").call().result(60)
-    handle.options(method_name="wait_cancelled").call().result(10)
+    handle.options(method_name="wait_cancelled").call().result(60)
 
 
 # Middlewares.

@@ -23,7 +23,11 @@ from tests.integration.clusters import name_of, short_folder, user_environment
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import is_alive, run_python, wait_until, write_script
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.in_order,
+    pytest.mark.timeout(600),  # a fixture's time counts
+]
 
 PORT = 8000
 LONG_S = 120

@@ -187,7 +187,7 @@ def test_two_instances_that_are_not_detached_live_side_by_side(instances: None) 
         client.create_endpoint("same", backend="same", route="/same")
     texts = [httpx.get(f"http://127.0.0.1:{port}/same").text for port in ports]
     assert texts == ["0", "1"]
-    assert clients[1].get_handle("same").call().result(10) == "1"
+    assert clients[1].get_handle("same").call().result(60) == "1"
     clients[0].shutdown()
     assert httpx.get(f"http://127.0.0.1:{ports[1]}/same").text == "1"
 
@@ -238,9 +238,9 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
         import serve
         ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
         handle = serve.get_handle("next")
-        print(handle.call().result(20))
+        print(handle.call().result(60))
         input()
-        print(handle.call().result(20), ray.get(handle.remote()))
+        print(handle.call().result(60), ray.get(handle.remote()))
         """,
         tmp_path,
         ray_address,

@@ -335,7 +335,7 @@ def apps(draw: st.DrawFn) -> Wanted:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(apps(), apps())
 def test_a_deploy_makes_of_any_instance_what_the_file_says(before: Wanted, after: Wanted) -> None:
     reached = deploy(deploy(EMPTY, before)[-1], after, removes=True, replaces=True)[-1]
@@ -363,7 +363,7 @@ def effective(config: BackendConfig) -> str:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(apps(), apps(), st.booleans())
 def test_deployed_again_it_does_nothing(before: Wanted, after: Wanted, removes: bool) -> None:
     goal = deploy(EMPTY, before)[-1]
@@ -377,7 +377,7 @@ def test_deployed_again_it_does_nothing(before: Wanted, after: Wanted, removes: 
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(apps(), apps())
 def test_an_endpoint_that_is_not_replaced_is_there_at_every_step(
     before: Wanted, after: Wanted

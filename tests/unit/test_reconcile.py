@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.config import BackendConfig, HTTPOptions, Traits
@@ -314,7 +314,6 @@ def worlds(draw: st.DrawFn) -> Observed:
     return seen(*views, failures=failures, ingresses=ingresses, node_ids=nodes)
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds())
 def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     goal: Goal, observed: Observed
@@ -331,7 +330,6 @@ def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     assert all(view.phase is Phase.RUNNING for view in world.observed.replicas.values())
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_no_running_replica_goes_while_one_that_does_not_run_could(
     goal: Goal, observed: Observed, now: float
@@ -349,7 +347,6 @@ def test_no_running_replica_goes_while_one_that_does_not_run_could(
             assert all(view.phase is Phase.RUNNING for view in stays)
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
     goal: Goal, observed: Observed, now: float
@@ -361,7 +358,6 @@ def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
         assert len(left) >= min(len(running), each.config.num_replicas)
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(0, 1000))
 def test_no_replica_is_told_to_stop_twice(goal: Goal, observed: Observed, now: float) -> None:
     tags = [a.replica_tag for a in reconcile(goal, observed, now) if isinstance(a, StopReplica)]
