@@ -176,13 +176,13 @@ async def ingress(
     served: IngressTable, preferred_node: str = "", program: str | None = None
 ) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient]]:
     """A keeper that serves the table, and a client of it."""
-    async with watched_ingress(served, preferred_node) as (keeper, client, _):
+    async with watched_ingress(served, preferred_node, program) as (keeper, client, _):
         yield keeper, client
 
 
 @contextlib.asynccontextmanager
 async def watched_ingress(
-    served: IngressTable, preferred_node: str = ""
+    served: IngressTable, preferred_node: str = "", program: str | None = None
 ) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient, HaproxyView]]:
     """The same, with HAProxy's own view of it."""
     with tempfile.TemporaryDirectory(prefix="ing-", dir="/tmp") as folder:
