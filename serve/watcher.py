@@ -17,10 +17,13 @@ from ray.exceptions import RayTaskError
 
 from observability.catalog import UPDATE_FAILURES
 from observability.instrument.numbers import Family
+from observability.instrument.supervision import watch_task
 from serve.controller.broadcast import NEVER, Refusal, Stamp, Update
 from serve.ids import NAMESPACE
 
 logger = logging.getLogger("ray.serve")
+
+RETRY = "another try to apply what the controller says"
 
 POLL_S = 10.0
 ANSWER_S = 5.0
@@ -224,6 +227,7 @@ class Watcher:
             )
         if known.retry is None or known.retry.done():
             known.retry = asyncio.get_running_loop().create_task(self._retry(key, known))
+            watch_task(RETRY, known.retry)
 
     async def _retry(self, key: str, known: _Key) -> None:
         while known.error is not None:

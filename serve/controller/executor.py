@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from observability.instrument.supervision import keep_running, process_troubles
+from observability.instrument.supervision import keep_running
 from serve.config import BackendConfig
 from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import IngressView, Phase
@@ -92,19 +92,19 @@ class Executor:
             self._start_replica(self._goal().backends[action.backend_tag])
         elif isinstance(action, StopReplica):
             self._world.change_replica(action.replica_tag, phase=Phase.STOPPING)
-            self._spawn(self._stop_replica(action.replica_tag))
+            self._act(functools.partial(self._stop_replica, action.replica_tag))
         elif isinstance(action, ReconfigureReplica):
             self._world.change_replica(action.replica_tag, is_reconfiguring=True)
-            self._spawn(self._reconfigure(action.replica_tag))
+            self._act(functools.partial(self._reconfigure, action.replica_tag))
         elif isinstance(action, FailReplica):
             self._fail_replica(action.replica_tag, action.message)
         elif isinstance(action, StartIngress):
             self._start_ingress(action.node_id)
         elif isinstance(action, StopIngress):
-            self._spawn(self.stop_ingress(action.node_id))
+            self._act(functools.partial(self.stop_ingress, action.node_id))
         elif isinstance(action, ExposeReplica):
             self._world.change_replica(action.replica_tag, is_exposing=True)
-            self._spawn(self._expose(action.replica_tag))
+            self._act(functools.partial(self._expose, action.replica_tag))
 
     def remember_config(self, backend_tag: str, config: BackendConfig) -> None:
         """How replicas of this backend are to be stopped, also after the backend left the goal."""
@@ -146,10 +146,11 @@ class Executor:
         """Let an ingress end its HAProxy, then end it."""
         name = ingress_actor_name(self._controller_name, node_id)
         self._stop_tending(name)
-        actor = self._actors.pop(name, None)
+        actor = self._actors.get(name)
         if actor is not None:
             await _quietly(actor.stop.remote(), STOP_S)
             ray.kill(actor, no_restart=True)
+            self._actors.pop(name, None)  # after it: it may fail, and is done again
         self._world.drop_ingress(node_id)
         self._on_ingress_gone(node_id)
 
@@ -258,10 +259,11 @@ class Executor:
     async def _reconfigure(self, tag: str) -> None:
         view = self._world.replica(tag)
         backend = self._goal().backends.get(view.backend_tag) if view is not None else None
-        if backend is None:
+        actor = self._actors.get(tag)
+        if backend is None or actor is None:  # it is gone, or about to
             return
         try:
-            failed = await self._actors[tag].reconfigure.remote(backend.config, backend.version)
+            failed = await actor.reconfigure.remote(backend.config, backend.version)
         except RayError:
             self._world.change_replica(tag, is_reconfiguring=False)  # _tend_replica sees to it
             return
@@ -294,12 +296,13 @@ class Executor:
 
     async def _end(self, tag: str) -> None:
         self._stop_tending(tag)
-        actor = self._actors.pop(tag, None)
+        actor = self._actors.get(tag)
         if actor is not None:
             view = self._world.replica(tag)
             if view is not None and view.address is not None:
                 await _quietly(actor.stop.remote(), STOP_S)
             ray.kill(actor, no_restart=True)
+            self._actors.pop(tag, None)  # after it: it may fail, and is done again
         self._world.drop_replica(tag)
 
     def _fail_replica(self, tag: str, message: str) -> None:
@@ -309,7 +312,7 @@ class Executor:
         logger.error("%s ('tagtrail status' shows all of it.)", message.partition("\n")[0])
         self._world.note_failure(view.backend_tag, message)
         self._world.change_replica(tag, phase=Phase.STOPPING, address=None)
-        self._spawn(self._end(tag))
+        self._act(functools.partial(self._end, tag))
 
     def _start_ingress(self, node_id: str) -> None:
         goal = self._goal()
@@ -379,6 +382,10 @@ class Executor:
     def _tend(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tending[name] = self._spawn(keep_running(TENDING, work))
 
+    def _act(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something until it is done: the world would wait for its end for ever."""
+        self._spawn(keep_running(ACTION, work))
+
     def _stop_tending(self, name: str) -> None:
         task = self._tending.pop(name, None)
         if task is not None and task is not asyncio.current_task():
@@ -387,13 +394,8 @@ class Executor:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finish)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _finish(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            process_troubles.tell(ACTION, error)
 
 
 async def _quietly(reference: Any, timeout_s: float) -> None:

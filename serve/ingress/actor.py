@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hashlib
 import logging
@@ -20,6 +19,7 @@ from observability.instrument.numbers import Snapshot, process_numbers
 from observability.instrument.supervision import (
     in_thread,
     keep_running,
+    process_troubles,
     run_all,
     until_other_trouble,
 )
@@ -43,6 +43,7 @@ logger = logging.getLogger("ray.serve")
 
 STOP_GRACE_S = 2.0
 QUEUE_LOOK_S = 1.0
+SILENT_LOOKS = 3
 
 WATCHER = "watch for changes"
 QUEUES = "look at HAProxy's queues"
@@ -169,10 +170,17 @@ class IngressActor:
             self._tasks.append(asyncio.create_task(keep_running(task, work)))
 
     async def _watch_queues(self) -> None:
+        silent = 0
         while True:
-            with contextlib.suppress(AdminError):  # it is starting anew: they are known again soon
+            try:
                 lengths = await self._keeper.queue_lengths()
                 self._figures.set_queues(self._keeper.table, lengths)
+                silent = 0
+                process_troubles.clear(QUEUES)
+            except AdminError as error:  # it is starting anew, if it answers again soon
+                silent += 1
+                if silent >= SILENT_LOOKS:
+                    process_troubles.tell(QUEUES, error, "It is asked again.")
             await asyncio.sleep(QUEUE_LOOK_S)
 
     async def _apply(self, key: str, value: object) -> None:
@@ -188,7 +196,7 @@ class IngressActor:
         logger.warning(
             "Controller '%s' is gone for good: this ingress ends.", self._controller_name
         )
-        self._tasks.remove(asyncio.current_task())  # type: ignore[arg-type]
+        self._tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         with killed_after():
             await self.stop()
 

@@ -15,7 +15,7 @@ import pytest
 import serve
 from serve.status import describe
 from tests.integration.conftest import Deploy, Instance
-from tests.integration.processes import masters, run_folders, wait_until
+from tests.integration.processes import haproxies, masters, run_folders, wait_until
 from tests.integration.records import read_records
 from tests.integration.samples import greet
 from tests.integration.series import page, total
@@ -60,6 +60,20 @@ def test_a_keeper_that_cannot_start_haproxy_is_seen_until_it_can(
         assert "Failed to bind" in told[-1]["exception"]
     wait_until(lambda: status()["healthy"])
     assert instance.http.get(f"/{name}").status_code == 200
+
+
+def test_a_haproxy_that_hangs_is_seen_until_it_goes_on(instance: Instance) -> None:
+    (folder,) = run_folders(instance.port)
+    hanging = haproxies(folder)
+    for pid in hanging:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        (trouble,) = wait_until(lambda: status()["troubles"])
+        assert "HAProxy did not answer" in trouble
+    finally:
+        for pid in hanging:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: status()["healthy"])
 
 
 def test_an_ingress_whose_folder_was_cleaned_away_takes_changes_again(

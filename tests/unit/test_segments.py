@@ -24,6 +24,7 @@ from observability.instrument import segments
 from observability.instrument.pruning import prune
 from observability.instrument.retention import Retention, Share
 from observability.instrument.segments import SegmentWriter, safe_name
+from observability.instrument.supervision import process_troubles
 
 WAIT_S = 20.0
 DAY_S = 24 * 3600.0
@@ -109,6 +110,24 @@ def test_what_waits_is_written_by_the_timer_and_by_what_joined_it(tmp_path: Path
         writer.append(b"a\n")
         wait_until(lambda: names(tmp_path) and content(tmp_path) == b"a\n")
         assert is_flushed.wait(WAIT_S)
+
+
+def test_a_timer_that_failed_once_goes_on(tmp_path: Path) -> None:
+    has_failed = threading.Event()
+
+    def fail_once() -> None:
+        if not has_failed.is_set():
+            has_failed.set()
+            raise ZeroDivisionError("unforeseen")
+
+    with writing(tmp_path) as writer:
+        writer.also_flush = fail_once
+        writer.start()
+        assert has_failed.wait(WAIT_S)
+        writer.append(b"a\n")
+        wait_until(lambda: names(tmp_path) and content(tmp_path) == b"a\n")
+    assert "unforeseen" in process_troubles.describe()
+    process_troubles.clear(segments.WRITING)
 
 
 def test_a_full_segment_is_followed_by_the_next_and_never_touched_again(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +179,56 @@ async def test_each_last_step_is_done_whatever_became_of_those_before() -> None:
     steps = (in_thread(lambda: done.append("a")), fail, in_thread(lambda: done.append("b")))
     await run_all("end", *steps, troubles=troubles)
     assert (done, counted(troubles)) == (["a", "b"], {"end": 1})
+
+
+# Whatever is started has somebody who hears of its failure.
+
+ROOT = Path(__file__).parents[2]
+SEEN_OTHERWISE = {
+    "serve/handle/handle.py:_send": "the caller's own task",
+    "serve/handle/handle.py:call": "the caller's own task",
+    "serve/handle/registry.py:open_registry": "followed by a future",
+    "serve/handle/registry.py:_renew_secret": "awaited there",
+    "serve/transport/served.py:_start": "answers its caller whatever happens",
+    "serve/transport/loopthread.py:__init__": "a loop; what runs on it is followed by a future",
+    "serve/transport/loopthread.py:_take": "followed by a future",
+    "serve/watcher.py:run": "awaited there",
+    "serve/batching.py:put": "answers its callers whatever happens",
+    "serve/replica/inbox.py:start_watch": "reads for a request that waits for it",
+    "serve/replica/lifespan.py:_ask": "awaited there",
+    "serve/ingress/master.py:launch": "a process's exit code",
+    "serve/controller/executor.py:_spawn": "made by _act and _tend",
+    "serve/owner.py:_start_timer": "ends the process",
+    "observability/trail/streams.py:_start_thread": "a command's, which is told their problems",
+}
+STARTS = {"create_task", "ensure_future", "Thread", "Timer"}
+SUPERVISED = {"keep_running", "keep_thread_running", "watch_task"}
+
+
+def starts_of(tree: ast.AST) -> Iterator[str]:
+    """Functions that start a task or a thread and name no supervisor."""
+    for function in ast.walk(tree):
+        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+        if names & SUPERVISED:
+            continue
+        calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+        if any(isinstance(call, ast.Attribute) and call.attr in STARTS for call in calls):
+            yield function.name
+
+
+def test_whatever_is_started_is_supervised_or_has_a_reason() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{name}"
+        for folder in ("serve", "observability")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in starts_of(ast.parse(path.read_text()))
+    }
+    assert found == set(SEEN_OTHERWISE)
+
+
+def test_a_start_without_a_supervisor_would_be_found() -> None:
+    assert list(starts_of(ast.parse("def f():\n    asyncio.create_task(g())"))) == ["f"]
+    supervised = "def f():\n    asyncio.create_task(keep_running('t', g))"
+    assert list(starts_of(ast.parse(supervised))) == []
