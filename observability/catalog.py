@@ -172,7 +172,15 @@ RECORDS_DROPPED = Metric(
     "serve_records_dropped",
     _C,
     ("component", "backend", "replica"),
-    "Records that could not be written: the disk is full, say.",
+    "Records that could not be written: the disk is full, say, or HAProxy could not hand over its "
+    "line.",
+)
+RECORDS_SAMPLED = Metric(
+    "serve_records_left_out",
+    _C,
+    ("component",),
+    "Access records of requests that no endpoint takes that were not written: past a rate, one of "
+    "100 is. The requests are counted all the same.",
 )
 SPANS_DROPPED = Metric(
     "serve_spans_dropped",
@@ -208,6 +216,7 @@ EXTRA_METRICS = (
     LOOP_LAG,
     RECORDS_WRITTEN,
     RECORDS_DROPPED,
+    RECORDS_SAMPLED,
     SPANS_DROPPED,
     TASK_FAILURES,
     UPDATE_FAILURES,

@@ -175,6 +175,7 @@ class IngressActor:
             try:
                 lengths = await self._keeper.queue_lengths()
                 self._figures.set_queues(self._keeper.table, lengths)
+                self._records.take_dropped(*await self._keeper.dropped_logs())
                 silent = 0
                 process_troubles.clear(QUEUES)
             except AdminError as error:  # it is starting anew, if it answers again soon

@@ -150,6 +150,12 @@ class AdminClient:
         rows = csv.DictReader(answer.removeprefix("# ").splitlines())
         return {row["pxname"]: int(row["qcur"] or 0) for row in rows}
 
+    async def dropped_logs(self) -> tuple[str, int]:
+        """The current worker's process id, and how many log lines it could not write so far."""
+        answer = await self._send("show info")
+        facts = dict(line.split(": ", 1) for line in answer.splitlines() if ": " in line)
+        return facts["Pid"], int(facts["DroppedLogs"])
+
     async def _sessions(self, section: str, server: str) -> int:
         for state in await self.list_servers(section):
             if state.server == server:

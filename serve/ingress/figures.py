@@ -57,7 +57,15 @@ class IngressFigures:
                 queued.set((tag, ",".join(sorted(names))), float(length))
         self._queued = queued
 
-    def families(self, written: int, dropped: int) -> list[Family]:
-        """The families as they are now. Records written and dropped: of its segment writer."""
+    def families(self, written: int, dropped: int, left_out: int) -> list[Family]:
+        """The families as they are now.
+
+        Args:
+            written: records in its segments.
+            dropped: records that could not be written.
+            left_out: records of strays that were not to be written.
+        """
         records = record_families(Component.INGRESS, written, dropped)
-        return [self._http, self._routed, self._ended, self._queued, *records]
+        sampled = Family(catalog.RECORDS_SAMPLED)
+        sampled.set((Component.INGRESS.value,), float(left_out))
+        return [self._http, self._routed, self._ended, self._queued, *records, sampled]

@@ -128,6 +128,10 @@ class IngressKeeper:
         """Requests that wait for a free replica, of each section. AdminError: no answer."""
         return await self._admin.queue_lengths()
 
+    async def dropped_logs(self) -> tuple[str, int]:
+        """HAProxy's worker, and how many log lines it could not write. AdminError: no answer."""
+        return await self._admin.dropped_logs()
+
     async def stop(self, grace_s: float = 10.0) -> None:
         """End HAProxy; requests under way may take `grace_s` to finish."""
         self._is_wanted = False

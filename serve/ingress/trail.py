@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 
 from observability.fields import Component
 from observability.instrument import tracing
@@ -15,6 +17,9 @@ from observability.instrument.traceparent import parse_traceparent
 from serve.ids import make_request_id
 from serve.ingress.figures import IngressFigures
 from serve.ingress.loglines import parse_line, to_record
+from serve.ingress.strays import LostLines, StraySampler, find_stray, stray_retention
+
+logger = logging.getLogger("ray.serve")
 
 
 class IngressRecords:
@@ -40,12 +45,22 @@ class IngressRecords:
         }
         writer = SegmentWriter(folder, f"ingress_{node}", config.retention)
         self._capture = install(writer, static, config, streams=False)
-        self._access = AccessLog(writer, {**static, **config.extra_fields})
+        fields = {**static, **config.extra_fields}
+        self._access = AccessLog(writer, fields)
+        self._strays = SegmentWriter(folder, f"ingress_{node}_strays", stray_retention(config))
+        self._strays.start()
+        self._stray_access = AccessLog(self._strays, fields)
+        self._sampler = StraySampler(time.monotonic)
+        self._lost = LostLines()
         self._figures = figures
         self._config = config
 
     def take_line(self, data: bytes) -> None:
         """Record and count what a line of HAProxy's tells, unless a replica does."""
+        stray = find_stray(data)
+        if stray is not None and not self._sampler.takes():
+            self._figures.count(stray)
+            return
         line = parse_line(data)
         if line is None:
             return
@@ -55,12 +70,29 @@ class IngressRecords:
         self._figures.count(record)
         tracing.end_at_ingress(record, parse_traceparent(line.traceparent))
         if self._config.access_log:
-            self._access.write(record)
+            (self._access if stray is None else self._stray_access).write(record)
+
+    def take_dropped(self, worker: str, dropped: int) -> None:
+        """Hear how many lines a worker of HAProxy's could not write; tell what has no record."""
+        if fresh := self._lost.see(worker, dropped):
+            logger.warning(
+                "HAProxy could not hand over %d log lines: those requests have no access record "
+                "of the ingress and are not counted. They came faster than this process reads.",
+                fresh,
+            )
+        if left_out := self._sampler.tell():
+            logger.warning(left_out)
 
     def families(self) -> list[Family]:
         """The ingress's metrics as they are now."""
-        return self._figures.families(*self._capture.counts)
+        written, dropped = self._capture.counts
+        return self._figures.families(
+            written + self._strays.written,
+            dropped + self._strays.dropped + self._lost.count,
+            self._sampler.left_out,
+        )
 
     def end(self) -> None:
         """Write everything, and each record at once from now on. The process ends next."""
         self._capture.end()
+        self._strays.write_through()

@@ -31,7 +31,7 @@ def test_paths_that_match_no_route_are_counted_under_one_name() -> None:
     for _ in range(3):
         figures.count(record(404, "not_found"))
 
-    families = figures.families(0, 0)
+    families = figures.families(0, 0, 0)
 
     assert values(families, catalog.HTTP_REQUESTS) == {("unmatched", ""): 3.0}
     assert values(families, catalog.ENDPOINT_REQUESTS) == {("", "", "", "4xx", "http"): 3.0}
@@ -43,7 +43,7 @@ def test_a_request_whose_replica_died_had_been_given_to_one() -> None:
     figures.count(record(502, "replica_died", "e", "/e"))
     figures.count(record(503, "queue_full", "e", "/e"))
 
-    families = figures.families(0, 0)
+    families = figures.families(0, 0, 0)
 
     assert values(families, catalog.ROUTER_REQUESTS) == {("e", ""): 1.0}
     assert values(families, catalog.HTTP_REQUESTS) == {("/e", ""): 2.0}
@@ -62,7 +62,7 @@ def test_a_queue_is_told_under_the_names_of_all_endpoints_that_share_it() -> Non
     figures = IngressFigures()
     figures.set_queues(table, {section_name("b"): 5, "frontend": 9})
 
-    assert values(figures.families(0, 0), catalog.BACKEND_QUEUED) == {("b", "one,two"): 5.0}
+    assert values(figures.families(0, 0, 0), catalog.BACKEND_QUEUED) == {("b", "one,two"): 5.0}
 
 
 def test_a_replica_has_one_state_and_its_restarts() -> None:

@@ -87,6 +87,7 @@ PURE = [
     "serve.ingress.records",
     "serve.ingress.render",
     "serve.ingress.routes",
+    "serve.ingress.strays",
     "serve.ingress_token",
     "serve.outline",
     "serve.records",
