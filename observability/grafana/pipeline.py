@@ -89,6 +89,12 @@ BOARD = Board(
                     "cps",
                 ),
                 Panel(
+                    "Records left out/s",
+                    "Of requests that no endpoint takes, past 100 a second: somebody floods or scans.",
+                    (Query(rate(catalog.RECORDS_SAMPLED, by="component"), "{{component}}"),),
+                    "cps",
+                ),
+                Panel(
                     "Spans lost/s",
                     "With traces on only: the collector is away, or too slow.",
                     (
