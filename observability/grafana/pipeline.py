@@ -90,7 +90,7 @@ BOARD = Board(
                 ),
                 Panel(
                     "Records left out/s",
-                    "Of requests that no endpoint takes, past 100 a second: somebody floods or scans.",
+                    "Of requests that no endpoint takes, past 100 a second: a flood, or a scanner.",
                     (Query(rate(catalog.RECORDS_SAMPLED, by="component"), "{{component}}"),),
                     "cps",
                 ),
