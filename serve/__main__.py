@@ -1,5 +1,5 @@
 """`python -m serve`."""
 
-from serve.cli import main
+from serve.command.cli import main
 
 main()

@@ -33,6 +33,9 @@ from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.ids import DETACHED_CONTROLLER, NAMESPACE, make_controller_name
 from serve.settings import read_logging_config, tracing_variables
 
+PUBLIC = "serve.public"
+"""What the user's code asks `serve` for: loaded at a replica's start, not in its first request."""
+
 _client: Client | None = None
 
 
@@ -310,6 +313,7 @@ def _start_controller(
         detached,
         logging=logging_options,
         tracing=tracing_variables(),
+        preload=(PUBLIC,),
     )
     controller = (
         ray.remote(Controller)

@@ -20,7 +20,7 @@ from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.handle.registry import close_registry, find_registry, get_registry
 from serve.ids import NAMESPACE
-from serve.ingress.routes import check_route
+from serve.routes import check_route
 from serve.status import Status
 from serve.traffic import TrafficPolicy
 from serve.validate import (

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from serve.app.records import Problem, Source, Wanted, WantedBackend, WantedEndpoint
 from serve.config import BackendConfig
 from serve.controller.goal import check_weights
-from serve.ingress.routes import check_route
+from serve.routes import check_route
 from serve.traffic import TrafficPolicy
 from serve.validate import (
     check_actor_options,

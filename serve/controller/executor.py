@@ -176,6 +176,7 @@ class Executor:
             goal.logging,
             goal.tracing,
             self._world.observed.has_many_nodes,
+            goal.preload,
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)

@@ -88,7 +88,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """An instance's goal. Dictionaries keep the order of creation and never change in place."""
+    """An instance's goal. Dictionaries keep the order of creation and never change in place.
+
+    Attributes:
+        preload: modules that replicas load before the user's code: those who use it name them.
+    """
 
     http: HTTPOptions
     head_node_id: str
@@ -99,6 +103,7 @@ class Goal:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
     changes: dict[str, Change] = field(default_factory=dict, repr=False)
+    preload: tuple[str, ...] = ()
 
 
 def without_secrets(goal: Goal) -> Goal:

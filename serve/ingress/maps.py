@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from serve.ingress.names import check_text, section_name
-from serve.ingress.routes import compile_route
 from serve.records import BackendTargets, IngressRoute, IngressTable
+from serve.routes import compile_route
 from serve.traffic import thresholds
 
 HEALTH_KEY = "healthz"

@@ -73,9 +73,8 @@ class ReplicaActor:
     """One replica's actor. The methods are the controller's, but for `handle_call`."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
-        # All that the user's code asks `serve` for: loaded here and not in its first request. By
-        # name, for it imports this file.
-        importlib.import_module("serve.public")
+        for module in spec.preload:
+            importlib.import_module(module)
         self._controller_name = spec.controller_name
         host = ray.util.get_node_ip_address()
         self._records = ReplicaRecords(

@@ -23,7 +23,6 @@ from observability.instrument.traceparent import join_tracestate, parse_tracepar
 from serve.errors import NotExposedError, QueueTimeoutError
 from serve.exposure import CALL
 from serve.ids import make_request_id
-from serve.ingress.routes import CompiledRoute, compile_route
 from serve.replica.answers import encode_answer
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
@@ -31,6 +30,7 @@ from serve.replica.inbox import DisconnectWatch, Inbox
 from serve.replica.reply import Headers, Reply, describe_error
 from serve.replica.trail import ReplicaTrail
 from serve.request import HTTPRequest, cross_loop_receive
+from serve.routes import CompiledRoute, compile_route
 
 logger = logging.getLogger("ray.serve")
 

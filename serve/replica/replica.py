@@ -55,6 +55,7 @@ class ReplicaSpec:
         logging: the instance's; the backend's own goes before it.
         tracing: `OTEL_` variables; those of the replica's own environment go before them.
         is_exposed: other nodes are to reach it from the start on.
+        preload: modules that are loaded before the user's code.
     """
 
     controller_name: str
@@ -69,6 +70,7 @@ class ReplicaSpec:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
     is_exposed: bool = False
+    preload: tuple[str, ...] = ()
 
     def logging_of(self, config: BackendConfig) -> LoggingConfig:
         """How records are written under a configuration of the backend."""

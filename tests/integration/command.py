@@ -14,7 +14,7 @@ import ray
 from click.testing import CliRunner
 from ray._private import worker
 
-from serve.cli import cli
+from serve.command.cli import cli
 from tests.integration.processes import ROOT, script_env
 
 

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import serve
-from serve.cli import cli
+from serve.command.cli import cli
 from tests.integration.command import tagtrail, typed_tagtrail
 from tests.integration.processes import (
     ROOT,
@@ -170,7 +170,7 @@ def test_a_command_ends_without_waiting_for_what_nobody_prints(
         "import sys, time\n"
         "sleep = time.sleep\n"
         "time.sleep = lambda seconds: print('slept', seconds) or sleep(seconds)\n"
-        "from serve.cli import main\n"
+        "from serve.command.cli import main\n"
         f"sys.argv = ['tagtrail', '--address', {ray_address!r}, 'logs', '-n', '1']\n"
         "main()\n"
     )
@@ -189,7 +189,7 @@ def test_a_command_ends_without_waiting_for_what_nobody_prints(
 
 NODE_DIES = """
     import sys, time, ray
-    from serve.connecting import reach_ray
+    from serve.command.cluster import reach_ray
     reach_ray(sys.argv[1])
     from ray._private.utils import publish_error_to_driver
     for number in range(600):

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import serve
-from serve.cli import cli
+from serve.command.cli import cli
 from serve.controller.goal import Goal
 from tests.integration.conftest import Instance
 from tests.integration.processes import wait_until
@@ -46,7 +46,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def tagtrail(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command in this process, which is connected already."""
-    monkeypatch.setattr("serve.deploy_command.connect_instance", lambda address: serve.connect())
+    monkeypatch.setattr("serve.command.deploy.connect_instance", lambda address: serve.connect())
     return lambda *args: CliRunner().invoke(cli, [str(arg) for arg in args])
 
 

@@ -18,7 +18,7 @@ from observability.deployed import deploy_folder
 from observability.stack.records import PROMTOOL
 from observability.stack.services import default_ports
 from serve.config import DEFAULT_PORT
-from serve.ingress.routes import RESERVED_ROUTES
+from serve.routes import RESERVED_ROUTES
 from tests.integration.custom_resources import KINDS, read_definitions
 from tests.integration.programs import KUSTOMIZE, require
 

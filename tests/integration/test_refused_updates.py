@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import serve
+from serve.command.tables import print_status
 from serve.status import describe
-from serve.tables import print_status
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import run_folders, wait_until
 from tests.integration.records import read_records

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray._private import services
 
-from serve.connecting import is_ray_running
+from serve.command.cluster import is_ray_running
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"
@@ -27,7 +27,7 @@ def loaded_by(*args: str) -> tuple[int, set[str]]:
         check=False,
     )
     modules = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "serve.cli" in modules, result.stderr
+    assert "serve.command.cli" in modules, result.stderr
     return result.returncode, modules
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from serve.app.schema import app_schema
-from serve.cli import cli
+from serve.command.cli import cli
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(address: str) -> None:
         raise AssertionError("It went to look for an instance.")
 
-    monkeypatch.setattr("serve.deploy_command.connect_instance", refuse)
+    monkeypatch.setattr("serve.command.deploy.connect_instance", refuse)
 
 
 def test_the_schema_needs_no_file_and_no_ray() -> None:

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from observability.doctor.findings import Outcome, Station
-from serve.cli import cli
-from serve.doctor_command import _judge_instance, _Progress
+from serve.command.cli import cli
+from serve.command.doctor import _judge_instance, _Progress
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from ray.util.metrics import Gauge
 
 from observability.instrument import otel_internals, ray_internals
 from observability.instrument.foreign import TESTED, ForeignNameError, take
-from serve import connecting
 from serve import ray_internals as serve_internals
+from serve.command import cluster
 from serve.controller.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def test_a_command_goes_on_when_only_its_output_may_be_less_clean(
 ) -> None:
     monkeypatch.delattr(worker, "print_to_stdstream")
     with pytest.raises(ConnectionError):
-        connecting.reach_ray("127.0.0.1:9")
+        cluster.reach_ray("127.0.0.1:9")
     assert "Warning: ray " in capsys.readouterr().err
 
 

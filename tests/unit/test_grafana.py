@@ -14,7 +14,7 @@ from observability.catalog import METRICS
 from observability.fields import FIELDS, Role
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import LOKI_UID, PROMETHEUS_UID, Board, Source, View
-from serve.grafana_command import PROGRAMS
+from serve.command.grafana import PROGRAMS
 from tests.promql import ROOT, check_selectors, read_rules, recorded_in
 
 FOLDER = ROOT / "deploy" / "grafana"

@@ -86,7 +86,7 @@ PURE = [
     "serve.ingress.preference",
     "serve.ingress.records",
     "serve.ingress.render",
-    "serve.ingress.routes",
+    "serve.routes",
     "serve.ingress.strays",
     "serve.ingress_token",
     "serve.outline",
@@ -116,19 +116,40 @@ NOT_THE_CLUSTER = {"ray.cloudpickle"}
 """Ray's wheel carries it, but it is a pickler and nothing else."""
 
 COMMANDS = {
-    "serve.demo",
-    "serve.deploy_command",
-    "serve.doctor_command",
-    "serve.doctor_facts",
-    "serve.following",
-    "serve.grafana_command",
-    "serve.stack_command",
-    "serve.top",
+    "serve.command.demo",
+    "serve.command.deploy",
+    "serve.command.doctor",
+    "serve.command.doctor_facts",
+    "serve.command.sources",
+    "serve.command.grafana",
+    "serve.command.stack",
+    "serve.command.top",
 }
 """What people type: it shows the trail, so it may know the whole toolkit."""
 
 SETTINGS = {"serve.settings", "observability.settings"}
 """The two files that read the environment."""
+
+
+LOADERS = {"import_module", "__import__", "load_module"}
+
+CLICK_READS = {"GRAFANA_URL", "GRAFANA_TOKEN"}
+"""Variables of another program that its users have set already. Ours are in the settings."""
+
+LONG_MODULES = {
+    "serve.api": "one function for each name that people call, and their docstrings",
+    "serve.controller.actor": "one method for each call that a controller answers",
+    "serve.controller.executor": "one method for each action",
+    "serve.handle.registry": "what a process and each of its loops know is told in one place",
+    "serve.ingress.render": "one document, whose rules are read in HAProxy's order",
+}
+"""Modules over 300 lines, and why."""
+
+LONG_FUNCTIONS = {
+    "serve.command.doctor._examine": "the stations in their order",
+    "serve.replica.trail.end": "the facts of a request, one by one",
+}
+"""Functions over 50 lines, and why."""
 
 
 def module_name(path: Path) -> str:
@@ -208,6 +229,34 @@ def environment_reads(tree: ast.AST) -> list[int]:
     ]
 
 
+def names_of_ours(tree: ast.AST) -> list[int]:
+    """Lines that load a module of ours by its name: an import that the graph would not show."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) in LOADERS
+        and any(
+            isinstance(part, ast.Constant)
+            and isinstance(part.value, str)
+            and part.value.partition(".")[0] in ("serve", "observability")
+            for argument in node.args
+            for part in ast.walk(argument)
+        )
+    ]
+
+
+def click_reads(tree: ast.AST) -> set[str]:
+    """Environment variables that click reads for an option."""
+    return {
+        keyword.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "envvar" and isinstance(keyword.value, ast.Constant)
+    }
+
+
 def test_there_are_sources_to_look_at() -> None:
     assert {"serve.api", "observability.instrument.context"} <= set(SOURCES)
     assert GRAPH["serve.context"] == {"observability.instrument.context", "serve.errors"}
@@ -278,7 +327,7 @@ def test_a_read_of_the_environment_would_be_found() -> None:
 
 def test_inside_a_package_the_file_is_imported_and_not_the_packages_root() -> None:
     # The command and the demo are users of the public API like any other.
-    users = {"serve.cli", "serve.demo", "serve.__main__"}
+    users = {"serve.command.cli", "serve.command.demo", "serve.__main__"}
     wrong = [
         f"{name}:{line} imports {module}"
         for name in SOURCES
@@ -287,3 +336,33 @@ def test_inside_a_package_the_file_is_imported_and_not_the_packages_root() -> No
         if module in ("serve", "observability")
     ]
     assert wrong == []
+
+
+def test_no_module_of_ours_is_loaded_by_its_name() -> None:
+    wrong = [f"{name}:{line}" for name, tree in TREES.items() for line in names_of_ours(tree)]
+    assert wrong == []
+
+
+def test_a_module_loaded_by_its_name_would_be_found() -> None:
+    for text in ("importlib.import_module('serve.public')", "__import__(f'serve.{x}')"):
+        assert names_of_ours(ast.parse(text)) == [1]
+
+
+def test_click_reads_no_variable_of_ours() -> None:
+    assert set().union(*(click_reads(tree) for tree in TREES.values())) == CLICK_READS
+
+
+def test_modules_over_300_lines_have_a_reason() -> None:
+    long = {name for name, path in SOURCES.items() if len(path.read_text().splitlines()) > 300}
+    assert long == set(LONG_MODULES)
+
+
+def test_functions_over_50_lines_have_a_reason() -> None:
+    long = {
+        f"{name}.{node.name}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or node.lineno) - node.lineno >= 50
+    }
+    assert long == set(LONG_FUNCTIONS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from observability.trail.live import Row
-from serve.tables import print_status
-from serve.top import make_table
+from serve.command.tables import print_status
+from serve.command.top import make_table
 
 ODD = "[red]odd[/red]"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import compile_path
 
-from serve.ingress.routes import check_route, compile_route
+from serve.routes import check_route, compile_route
 
 
 @pytest.mark.parametrize(

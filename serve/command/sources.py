@@ -15,8 +15,8 @@ from observability.trail.command import Trail
 from observability.trail.query import Query, parse_time
 from observability.trail.segments import SegmentFolder
 from observability.trail.source import Place, SourceError
-from serve.connecting import is_ray_running, reach_ray
-from serve.exits import fail
+from serve.command.cluster import is_ray_running, reach_ray
+from serve.command.exits import fail
 
 
 def make_query(

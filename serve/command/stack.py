@@ -18,7 +18,7 @@ from observability.stack.health import Health
 from observability.stack.runner import START_S, Stack, Step, Wanted
 from observability.stack.services import BY_NAME, StackError, default_ports
 from observability.stack.state import Started
-from serve.exits import EXIT_DIFFERS, fail
+from serve.command.exits import EXIT_DIFFERS, fail
 
 _WIDTH = max(map(len, BY_NAME)) + 2
 _COLOURS = {

@@ -20,9 +20,9 @@ from observability.doctor.findings import (
 )
 from observability.doctor.show import show_finding
 from observability.instrument.plain import one_line
-from serve.connecting import find_instance, reach_ray
+from serve.command.cluster import find_instance, reach_ray
+from serve.command.exits import EXIT_DIFFERS, EXIT_FAILED
 from serve.errors import RayServeException
-from serve.exits import EXIT_DIFFERS, EXIT_FAILED
 from serve.ids import random_letters
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _examine(
     from observability.doctor.entrance import Canary
     from observability.doctor.probes import Probes
     from observability.trail.nodes import cluster_folders
-    from serve.doctor_facts import gather_facts
+    from serve.command.doctor_facts import gather_facts
     from serve.status import describe
 
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from serve.exits import EXIT_DIFFERS, fail
+from serve.command.exits import EXIT_DIFFERS, fail
 
 PROGRAMS = {
     "prometheus": "Prometheus",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from serve.connecting import connect_instance
-from serve.exits import EXIT_DIFFERS, fail
+from serve.command.cluster import connect_instance
+from serve.command.exits import EXIT_DIFFERS, fail
 
 if TYPE_CHECKING:
     from serve.app.read import AppFile, Located

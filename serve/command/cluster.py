@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from observability.instrument.foreign import ForeignNameError
-from serve.exits import fail
+from serve.command.exits import fail
 
 if TYPE_CHECKING:
     from serve.client import Client

@@ -26,9 +26,9 @@ import serve
 from observability.trail.segments import SegmentFolder
 from observability.trail.show import show_request
 from observability.trail.source import find_request
+from serve.command.tables import print_status
 from serve.session import segment_folder
 from serve.status import describe
-from serve.tables import print_status
 
 logger = logging.getLogger(__name__)
 

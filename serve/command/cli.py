@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-from serve.connecting import connect_instance, connect_ray
-from serve.deploy_command import deploy, diff
-from serve.doctor_command import doctor
-from serve.exits import EXIT_DIFFERS, fail
-from serve.grafana_command import grafana
-from serve.stack_command import stack
+from serve.command.cluster import connect_instance, connect_ray
+from serve.command.deploy import deploy, diff
+from serve.command.doctor import doctor
+from serve.command.exits import EXIT_DIFFERS, fail
+from serve.command.grafana import grafana
+from serve.command.stack import stack
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -92,8 +92,8 @@ def status(address: str, as_json: bool) -> None:
 
     Exit code 0: everything is at its goal; 3: something is not; 1: there is no instance.
     """
+    from serve.command.tables import print_status
     from serve.status import describe
-    from serve.tables import print_status
 
     client = connect_instance(address)
     described = describe(client.status(), client.controller_name)
@@ -167,7 +167,7 @@ def logs(
 
     Without a running Ray: of the session that was last on this machine. Exit code 1: nothing found.
     """
-    from serve.following import make_query, open_trail
+    from serve.command.sources import make_query, open_trail
 
     try:
         query = make_query(**options)
@@ -194,7 +194,7 @@ def trace(address: str, /, request_id: str, as_json: bool, **place: str | None) 
 
     REQUEST_ID is what the answer's X-Request-ID header says. Exit code 1: it is not known.
     """
-    from serve.following import open_trail
+    from serve.command.sources import open_trail
 
     with open_trail(address, **place) as trail:
         if not trail.print_request(request_id, as_json=as_json):
@@ -220,7 +220,7 @@ def top(address: str, every: float, count: int | None, as_json: bool) -> None:
 
     By endpoint, backend and replica. Times are those in the replica, without waiting.
     """
-    from serve.top import run_top
+    from serve.command.top import run_top
 
     client = connect_instance(address)
     run_top(client.controller_name, every, count, as_json=as_json)
@@ -240,7 +240,7 @@ def demo(keep: bool, port: int | None, images: int | None) -> None:
     Starts a Ray of its own on this machine and ends it. Needs scikit-learn:
     pip install 'tagtrail[demo]'
     """
-    from serve.demo import DemoError, run_demo
+    from serve.command.demo import DemoError, run_demo
 
     try:
         run_demo(keep=keep, port=port, images=images)
