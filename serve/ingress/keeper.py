@@ -183,9 +183,8 @@ class IngressKeeper:
                 await self._replace(document)
         except OSError as error:
             raise RayServeException(
-                f"The ingress's files can't be written to {self._settings.folder}: {error}. What "
-                "was served before is served on. Free space, or whatever else is missing; the "
-                "change is tried again."
+                f"The ingress's files can't be written to {self._settings.folder} "
+                f"({type(error).__name__}: {error}). What was served before is served on"
             ) from error
         self._cancel_removals()  # the new worker never had those servers
 

@@ -206,6 +206,8 @@ def explain(line: LogLine) -> str | None:
         return _OWN_ERRORS.get(line.status, "")
     if line.state.startswith(("R", "I")):
         return "ingress_overloaded" if line.state.startswith("R") else "ingress_error"
+    if line.state == "CR":  # it left before HAProxy turned to a replica; with half a head: nobody
+        return "client_gone" if line.request_id else None
     if line.state == "PH" and line.status == 400:  # a bad chunk, after the replica had the head
         return None
     if line.state == "--" and (line.is_untold or line.section == MISS_SECTION):
