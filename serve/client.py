@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from serve.actor_options import settle_actor_options
 from serve.config import BackendConfig, parse_config
-from serve.controller.goal import BackendGoal, EndpointGoal
+from serve.controller.goal import BackendGoal, NewEndpoint
 from serve.definition import Definition, digest_of
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
@@ -22,7 +22,6 @@ from serve.handle.registry import close_registry, find_registry, get_registry
 from serve.ids import NAMESPACE
 from serve.routes import check_route
 from serve.status import Status
-from serve.traffic import TrafficPolicy
 from serve.validate import (
     check_methods,
     check_name,
@@ -155,17 +154,7 @@ class Client:
                     "route='/my_route'."
                 )
             check_route(route)
-        goal = self.status().goal
-        target = goal.backends.get(backend)
-        is_asgi = target is not None and target.traits.is_asgi
-        endpoint = EndpointGoal(
-            endpoint_name,
-            route,
-            check_methods(methods, is_asgi),
-            is_asgi and route is not None,
-            TrafficPolicy.of({backend: 1.0}),
-            change_id=_new_id(),
-        )
+        endpoint = NewEndpoint(endpoint_name, route, check_methods(methods), backend, _new_id())
         self._ask("create_endpoint", endpoint)
         self._refresh_handles()
 

@@ -98,10 +98,10 @@ def check_runtime_env(env: object) -> None:
             )
 
 
-def check_methods(methods: object, is_asgi: bool) -> tuple[str, ...]:
-    """Upper-case HTTP methods. None: all for an ASGI application, GET for others."""
+def check_methods(methods: object) -> tuple[str, ...] | None:
+    """Upper-case HTTP methods. None: those that suit the backend."""
     if methods is None:
-        return () if is_asgi else ("GET",)
+        return None
     if not isinstance(methods, list):
         raise TypeError(
             f"methods must be a list of str. Got {type(methods).__name__}: {methods!r}. Example: "

@@ -56,7 +56,7 @@ def _check_route(route: str) -> str:
 
 def _check_methods(methods: list[str]) -> list[str]:
     try:
-        return list(check_methods(methods, is_asgi=False))
+        return list(check_methods(methods) or ())
     except TypeError as error:  # pydantic takes no other than ValueError
         raise ValueError(str(error)) from None
 

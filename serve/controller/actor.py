@@ -35,7 +35,7 @@ from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
 from serve.controller.followers import Followers
-from serve.controller.goal import BackendGoal, Change, EndpointGoal, Goal, Outcome
+from serve.controller.goal import BackendGoal, Change, Goal, NewEndpoint, Outcome
 from serve.controller.observed import Failure, Observed, Phase
 from serve.controller.publish import publish
 from serve.controller.reconcile import is_settled, reconcile, replicas_left, replicas_of
@@ -179,13 +179,13 @@ class Controller:
         grace_s = config.experimental_graceful_shutdown_timeout_s
         await self._until_gone(tag, grace_s + STOP_MARGIN_S)
 
-    async def create_endpoint(self, endpoint: EndpointGoal) -> None:
+    async def create_endpoint(self, endpoint: NewEndpoint) -> None:
         """Register an endpoint; returns once every ingress serves it."""
         await self._change_routes(
             endpoint.change_id,
             lambda goal: goals.create_endpoint(goal, endpoint),
             f"Registering route '{endpoint.route}' to endpoint '{endpoint.name}' with methods "
-            f"'{list(endpoint.methods)}'.",
+            f"{'of its backend' if endpoint.methods is None else list(endpoint.methods)}.",
         )
 
     async def delete_endpoint(self, name: str, change_id: str) -> None:

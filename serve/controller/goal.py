@@ -54,6 +54,25 @@ class EndpointGoal:
     change_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """An endpoint as a caller asks for it; what it leaves open, its backend decides.
+
+    Attributes:
+        name: its name.
+        route: pattern; None: for handles only.
+        methods: HTTP methods. None: all for an ASGI application, GET for others.
+        backend_tag: gets all its traffic.
+        change_id: the call's.
+    """
+
+    name: str
+    route: str | None
+    methods: tuple[str, ...] | None
+    backend_tag: str
+    change_id: str = ""
+
+
 class Outcome(str, Enum):
     """How far a change is."""
 
@@ -160,9 +179,10 @@ def delete_backend(goal: Goal, tag: str) -> Goal:
     return replace(goal, backends={k: v for k, v in goal.backends.items() if k != tag})
 
 
-def create_endpoint(goal: Goal, endpoint: EndpointGoal) -> Goal:
+def create_endpoint(goal: Goal, new: NewEndpoint) -> Goal:
     """The goal with a new endpoint. ValueError: unknown backend, name or route taken."""
-    _check_backends(goal, endpoint.policy.backend_tags)
+    _check_backends(goal, [new.backend_tag])
+    endpoint = _fit_endpoint(new, goal.backends[new.backend_tag].traits)
     existing = goal.endpoints.get(endpoint.name)
     if existing is not None:
         if existing.change_id == endpoint.change_id:
@@ -176,6 +196,16 @@ def create_endpoint(goal: Goal, endpoint: EndpointGoal) -> Goal:
                 f"endpoint's backend with serve.set_traffic('{other.name}', ...)."
             )
     return replace(goal, endpoints={**goal.endpoints, endpoint.name: endpoint})
+
+
+def _fit_endpoint(new: NewEndpoint, traits: Traits) -> EndpointGoal:
+    """An endpoint for that kind of backend: a route of an ASGI application is a prefix."""
+    methods = new.methods
+    if methods is None:
+        methods = () if traits.is_asgi else ("GET",)
+    is_mount = traits.is_asgi and new.route is not None
+    policy = TrafficPolicy.of({new.backend_tag: 1.0})
+    return EndpointGoal(new.name, new.route, methods, is_mount, policy, new.change_id)
 
 
 def delete_endpoint(goal: Goal, name: str) -> Goal:

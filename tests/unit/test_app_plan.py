@@ -29,10 +29,9 @@ from serve.app.steps import (
 )
 from serve.config import BackendConfig, HTTPOptions
 from serve.controller import goal as goals
-from serve.controller.goal import BackendGoal, EndpointGoal, Goal
+from serve.controller.goal import BackendGoal, Goal, NewEndpoint
 from serve.definition import Definition, digest_of
 from serve.traffic import TrafficPolicy
-from serve.validate import check_methods
 
 EMPTY = Goal(HTTPOptions(), "node", b"secret", logging=LoggingConfig(level="WARNING"))
 
@@ -60,17 +59,9 @@ def perform(goal: Goal, step: Step) -> Goal:
         case DeleteBackend(tag):
             return goals.delete_backend(goal, tag)
         case CreateEndpoint(wanted):
-            is_asgi = goal.backends[wanted.lead].traits.is_asgi
-            methods = None if wanted.methods is None else list(wanted.methods)
-            endpoint = EndpointGoal(
-                wanted.name,
-                wanted.route,
-                check_methods(methods, is_asgi),
-                is_asgi and wanted.route is not None,
-                TrafficPolicy.of({wanted.lead: 1.0}),
-                change_id=str(next(_ids)),
-            )
-            return goals.create_endpoint(goal, endpoint)
+            change_id = str(next(_ids))
+            new = NewEndpoint(wanted.name, wanted.route, wanted.methods, wanted.lead, change_id)
+            return goals.create_endpoint(goal, new)
         case SetTraffic(name, weights):
             return goals.set_traffic(goal, name, dict(weights))
         case ShadowTraffic(name, tag, proportion):

@@ -11,7 +11,7 @@ import pytest
 
 from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller import goal as goals
-from serve.controller.goal import BackendGoal, EndpointGoal, Goal
+from serve.controller.goal import BackendGoal, Goal, NewEndpoint
 from serve.traffic import TrafficPolicy
 
 FUNCTION = Traits("handler")
@@ -27,9 +27,8 @@ def backend(
 
 def endpoint(
     name: str, route: str | None = None, tag: str = "a", change_id: str = ""
-) -> EndpointGoal:
-    policy = TrafficPolicy.of({tag: 1.0})
-    return EndpointGoal(name, route, ("GET",), False, policy, change_id or name)
+) -> NewEndpoint:
+    return NewEndpoint(name, route, ("GET",), tag, change_id or name)
 
 
 def empty() -> Goal:
@@ -310,3 +309,22 @@ def test_a_backend_found_to_be_an_application_is_marked_once() -> None:
     assert after.backends["b"].traits.is_asgi
     assert goals.mark_asgi(after, "b") is after
     assert goals.mark_asgi(after, "unknown") is after
+
+
+@pytest.mark.parametrize(
+    ("is_asgi", "route", "methods", "expected"),
+    [
+        (False, "/g", None, (("GET",), False)),
+        (False, "/g", ("POST",), (("POST",), False)),
+        (True, "/g", None, ((), True)),
+        (True, "/g", ("POST",), (("POST",), True)),
+        (True, None, None, ((), False)),
+    ],
+)
+def test_what_an_endpoint_leaves_open_its_backend_decides(
+    is_asgi: bool, route: str | None, methods: tuple[str, ...] | None, expected: object
+) -> None:
+    traits = Traits("app", is_blocking=False, is_asgi=is_asgi)
+    goal = goals.create_backend(empty(), backend("a", traits=traits))
+    made = goals.create_endpoint(goal, NewEndpoint("e", route, methods, "a")).endpoints["e"]
+    assert (made.methods, made.is_mount) == expected

@@ -140,6 +140,7 @@ LONG_MODULES = {
     "serve.api": "one function for each name that people call, and their docstrings",
     "serve.controller.actor": "one method for each call that a controller answers",
     "serve.controller.executor": "one method for each action",
+    "serve.controller.goal": "one function for each way in which a goal changes",
     "serve.handle.registry": "what a process and each of its loops know is told in one place",
     "serve.ingress.render": "one document, whose rules are read in HAProxy's order",
 }

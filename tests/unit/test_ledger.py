@@ -5,8 +5,7 @@ from __future__ import annotations
 from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller import goal as goals
 from serve.controller import ledger
-from serve.controller.goal import BackendGoal, EndpointGoal, Goal, Outcome
-from serve.traffic import TrafficPolicy
+from serve.controller.goal import BackendGoal, Goal, NewEndpoint, Outcome
 
 EMPTY = Goal(HTTPOptions(), "head", b"secret")
 
@@ -60,7 +59,7 @@ def test_a_backend_that_another_call_made_anew_is_left_alone() -> None:
 
 
 def test_a_failed_create_stays_when_an_endpoint_uses_it_already() -> None:
-    endpoint = EndpointGoal("e", None, (), False, TrafficPolicy.of({"a": 1.0}), "endpoint")
+    endpoint = NewEndpoint("e", None, (), "a", "endpoint")
     goal = goals.create_endpoint(created(), endpoint)
     assert "a" in ledger.failed(goal, "create", "no").backends
 

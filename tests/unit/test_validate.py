@@ -93,25 +93,24 @@ def test_custom_resources_are_checked_one_by_one() -> None:
         check_actor_options({"resources": {"Magic": -1}})
 
 
-def test_methods_default_to_get_and_for_an_application_to_all() -> None:
-    assert check_methods(None, is_asgi=False) == ("GET",)
-    assert check_methods(None, is_asgi=True) == ()
+def test_no_methods_are_left_to_the_backend() -> None:
+    assert check_methods(None) is None
 
 
 def test_methods_become_upper_case_and_lose_their_doubles() -> None:
-    assert check_methods(["post", "GET", "Post"], is_asgi=True) == ("POST", "GET")
+    assert check_methods(["post", "GET", "Post"]) == ("POST", "GET")
 
 
 @pytest.mark.parametrize("methods", ["GET", ("GET",), {"GET"}, 1])
 def test_methods_that_are_no_list_are_refused(methods: object) -> None:
     with pytest.raises(TypeError, match="methods must be a list of str"):
-        check_methods(methods, is_asgi=False)
+        check_methods(methods)
 
 
 @pytest.mark.parametrize("method", [1, None, "", "GE T", "GET\n", "Ä"])
 def test_a_method_that_could_not_stand_in_a_request_is_refused(method: object) -> None:
     with pytest.raises(TypeError, match=re.escape(f"but it contained {method!r}")):
-        check_methods(["GET", method], is_asgi=False)
+        check_methods(["GET", method])
 
 
 def test_traffic_is_a_dictionary_of_tags_and_numbers() -> None:
@@ -143,4 +142,4 @@ def test_any_other_proportion_is_refused(proportion: object) -> None:
 
 def test_an_empty_list_of_methods_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one HTTP method"):
-        check_methods([], is_asgi=False)
+        check_methods([])
