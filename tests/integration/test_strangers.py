@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import serve
 from serve.ids import make_request_id
 from serve.records import ReplicaAddress
 from serve.session import session_folder
-from tests.integration.conftest import Deploy, Instance
+from tests.integration.conftest import Instance
 from tests.integration.processes import haproxies, run_folders, wait_until
 from tests.integration.records import Record, read_records
 from tests.integration.test_ingress_records import record_of
@@ -119,23 +118,31 @@ FORGED = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def backends(shared_instance: Instance) -> None:
+    """Backends `plain`, `asgi`, `tell` and `offers`, each on a route of its name."""
+    targets = {"plain": read_all, "asgi": application, "tell": tell, "offers": Offers}
+    offered = {"user_config": "first", "exposed_methods": ["named"]}
+    for name, target in targets.items():
+        config = offered if name == "offers" else {}
+        serve.create_backend(name, target, ray_actor_options={"num_cpus": 0}, config=config)
+        route = "/plain/{way}" if name == "plain" else f"/{name}"
+        serve.create_endpoint(name, backend=name, route=route, methods=["GET", "POST"])
+
+
 @pytest.mark.parametrize("name", FORGED)
 @pytest.mark.parametrize("is_split", [False, True])
-def test_a_trailer_is_no_header(
-    instance: Instance, bring_up: Deploy, name: str, is_split: bool
-) -> None:
-    endpoint = bring_up(tell, methods=["POST"])
-    bring_up(read_all)
+def test_a_trailer_is_no_header(shared_instance: Instance, name: str, is_split: bool) -> None:
     request_id = make_request_id()
-    start = head(f"/{endpoint}", "Transfer-Encoding: chunked", f"X-Request-ID: {request_id}")
+    start = head("/tell", "Transfer-Encoding: chunked", f"X-Request-ID: {request_id}")
     rest = f"1\r\nx\r\n0\r\n{name}: {FORGED[name]}\r\n\r\n".encode()
 
-    answer = exchange(instance.port, *([start, rest] if is_split else [start + rest]))
+    answer = exchange(shared_instance.port, *([start, rest] if is_split else [start + rest]))
 
     assert answer.startswith(b"HTTP/1.1 200"), answer
     assert FORGED[name].encode() not in answer
     assert f'"id": "{request_id}"'.encode() in answer
-    assert f'"endpoint": "{endpoint}"'.encode() in answer
+    assert b'"endpoint": "tell"' in answer
     assert b'"client": "127.0.0.1"' in answer
     assert len(records_of(request_id)) == 1
 
@@ -169,14 +176,9 @@ class Offers:
         return "other"
 
 
-@pytest.fixture
-def offers(bring_up: Deploy) -> str:
-    return bring_up(Offers, user_config="first", exposed_methods=["named"])
-
-
 @pytest.mark.parametrize("name", ["__call__", "marked", "named"])
-def test_a_request_may_name_what_is_offered(instance: Instance, offers: str, name: str) -> None:
-    answer = instance.http.get(f"/{offers}", headers={"X-Serve-Call-Method": name})
+def test_a_request_may_name_what_is_offered(shared_instance: Instance, name: str) -> None:
+    answer = shared_instance.http.get("/offers", headers={"X-Serve-Call-Method": name})
     assert answer.status_code == 200
 
 
@@ -194,11 +196,11 @@ def test_a_request_may_name_what_is_offered(instance: Instance, offers: str, nam
         ".",
     ],
 )
-def test_a_request_may_name_nothing_else(instance: Instance, offers: str, name: str) -> None:
+def test_a_request_may_name_nothing_else(shared_instance: Instance, name: str) -> None:
     request_id = make_request_id()
 
-    answer = instance.http.get(
-        f"/{offers}", headers={"X-Serve-Call-Method": name, "X-Request-ID": request_id}
+    answer = shared_instance.http.get(
+        "/offers", headers={"X-Serve-Call-Method": name, "X-Request-ID": request_id}
     )
 
     assert answer.status_code == 404
@@ -206,21 +208,22 @@ def test_a_request_may_name_nothing_else(instance: Instance, offers: str, name: 
     record = record_of(request_id)
     assert (record["level"], record["error"]) == ("INFO", "method_not_exposed")
     assert len(records_of(request_id)) == 1
-    assert instance.http.get(f"/{offers}").text == "first"
+    assert shared_instance.http.get("/offers").text == "first"
 
 
-def test_what_is_offered_can_be_changed_while_it_runs(instance: Instance, offers: str) -> None:
-    serve.update_backend_config(offers, {"exposed_methods": ["other"]})
-    assert instance.http.get(f"/{offers}", headers={"X-Serve-Call-Method": "other"}).is_success
-    named = instance.http.get(f"/{offers}", headers={"X-Serve-Call-Method": "named"})
+def test_what_is_offered_can_be_changed_while_it_runs(shared_instance: Instance) -> None:
+    serve.update_backend_config("offers", {"exposed_methods": ["other"]})
+    assert shared_instance.http.get("/offers", headers={"X-Serve-Call-Method": "other"}).is_success
+    named = shared_instance.http.get("/offers", headers={"X-Serve-Call-Method": "named"})
     assert named.status_code == 404
+    serve.update_backend_config("offers", {"exposed_methods": ["named"]})
 
 
-def test_a_handle_may_call_what_is_not_offered(offers: str) -> None:
-    assert serve.get_handle(offers).options(method_name="other").call().result(60) == "other"
+def test_a_handle_may_call_what_is_not_offered(shared_instance: Instance) -> None:
+    assert serve.get_handle("offers").options(method_name="other").call().result(60) == "other"
 
 
-def test_a_method_that_is_not_there_cannot_be_offered(instance: Instance) -> None:
+def test_a_method_that_is_not_there_cannot_be_offered(shared_instance: Instance) -> None:
     with pytest.raises(serve.BackendStartError, match=r"exposed_methods of .* names 'absent'"):
         serve.create_backend("none", Offers, config={"exposed_methods": ["absent"]})
     with pytest.raises(ValueError, match="Tagtrail itself calls"):
@@ -230,26 +233,25 @@ def test_a_method_that_is_not_there_cannot_be_offered(instance: Instance) -> Non
 # A replica's port is the ingress's alone.
 
 
-def test_a_replica_answers_nobody_who_has_no_token(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(tell)
-    address = address_of(name)
-    url = f"http://{address.host}:{address.http_port}/{name}"
+def test_a_replica_answers_nobody_who_has_no_token(shared_instance: Instance) -> None:
+    address = address_of("tell")
+    url = f"http://{address.host}:{address.http_port}/tell"
     request_id = make_request_id()
 
     for headers in ({}, {"X-Serve-Token": "0" * 64}, {"X-Serve-Token": ""}):
         answer = httpx.get(url, headers={**headers, "X-Request-ID": request_id})
         assert answer.status_code == 403
         assert "tagtrail status" in answer.text
-    upgrade = head(f"/{name}", *UPGRADE, method="GET").replace(b"close", b"Upgrade")
+    upgrade = head("/tell", *UPGRADE, method="GET").replace(b"close", b"Upgrade")
     assert exchange(address.http_port, upgrade, host=address.host).startswith(b"HTTP/1.1 403")
 
     assert records_of(request_id) == []
 
 
-def test_the_token_is_told_to_nobody(instance: Instance, bring_up: Deploy) -> None:
-    told = instance.http.get(f"/{bring_up(tell)}", headers={"X-Serve-Token": "mine"}).json()
+def test_the_token_is_told_to_nobody(shared_instance: Instance) -> None:
+    told = shared_instance.http.get("/tell", headers={"X-Serve-Token": "mine"}).json()
     assert SECRET_HEADER not in told["headers"]
-    (folder,) = run_folders(instance.port)
+    (folder,) = run_folders(shared_instance.port)
     config = folder / "haproxy.cfg"
     (token,) = set(re.findall(r"X-Serve-Token ([0-9a-f]{64})", config.read_text()))
     assert (folder.stat().st_mode & 0o077, config.stat().st_mode & 0o077) == (0, 0)
@@ -263,13 +265,10 @@ def test_the_token_is_told_to_nobody(instance: Instance, bring_up: Deploy) -> No
             assert token.encode() not in path.read_bytes(), path
 
 
-def test_on_one_node_nothing_of_ours_listens_beyond_loopback(
-    instance: Instance, bring_up: Deploy
-) -> None:
-    name = bring_up(tell)
-    address = address_of(name)
-    own_ports = {instance.port, address.http_port, address.call_port}
-    (folder,) = run_folders(instance.port)
+def test_on_one_node_nothing_of_ours_listens_beyond_loopback(shared_instance: Instance) -> None:
+    address = address_of("tell")
+    own_ports = {shared_instance.port, address.http_port, address.call_port}
+    (folder,) = run_folders(shared_instance.port)
     listening = read_listening()
     for pid in haproxies(folder):
         own_ports |= {port for _, port in sockets_of(pid, listening)}
@@ -350,22 +349,10 @@ def leave_after(port: int, *parts: bytes) -> None:
             connection.recv(65_536)
 
 
-@pytest.fixture(scope="module")
-def apps(shared_instance: Instance) -> Iterator[tuple[str, str]]:
-    """A plain backend and an application: names that are routes too."""
-    for name, target, route in (
-        ("plain", read_all, "/plain/{way}"),
-        ("asgi", application, "/asgi"),
-    ):
-        serve.create_backend(name, target, ray_actor_options={"num_cpus": 0})
-        serve.create_endpoint(name, backend=name, route=route, methods=["GET", "POST"])
-    yield "plain", "asgi"
-
-
 @pytest.mark.parametrize("what", ODD)
 @pytest.mark.parametrize("kind", ["plain", "asgi"])
 def test_a_stranger_makes_one_record_and_no_error(
-    shared_instance: Instance, apps: tuple[str, str], what: str, kind: str
+    shared_instance: Instance, what: str, kind: str
 ) -> None:
     before, seen = errors(), access_records()
     parts = [part.replace(b"/{}/read", f"/{kind}/read".encode()) for part in ODD[what]]
@@ -382,7 +369,7 @@ def test_a_stranger_makes_one_record_and_no_error(
 
 
 def test_a_websocket_message_that_is_no_text_makes_no_error(
-    shared_instance: Instance, apps: tuple[str, str]
+    shared_instance: Instance,
 ) -> None:
     request_id = make_request_id()
     upgrade = head("/asgi/echo", *UPGRADE, f"X-Request-ID: {request_id}", method="GET")
@@ -397,7 +384,7 @@ def test_a_websocket_message_that_is_no_text_makes_no_error(
 
 
 def test_what_a_stranger_does_to_a_connection_harms_no_other_request(
-    shared_instance: Instance, apps: tuple[str, str]
+    shared_instance: Instance,
 ) -> None:
     for what, (first, *rest) in ODD.items():
         for kind in (b"plain", b"asgi"):
