@@ -23,6 +23,10 @@ class NotExposedError(RayServeException):
     """An HTTP request named a method that its backend does not offer to HTTP requests."""
 
 
+class NoAnswerError(RayServeException):
+    """An ASGI application returned without an answer."""
+
+
 class QueueFullError(RayServeException):
     """The backend's queue is full: more calls wait than `max_queued_queries` allows."""
 

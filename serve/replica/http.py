@@ -16,17 +16,19 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.traceparent import join_tracestate, parse_traceparent
-from serve.errors import NotExposedError, QueueTimeoutError
+from serve.errors import NoAnswerError, NotExposedError, QueueTimeoutError
 from serve.exposure import CALL
 from serve.ids import make_request_id
 from serve.replica.answers import encode_answer
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
+from serve.replica.protocol import ClientDisconnected
 from serve.replica.reply import Headers, Reply, describe_error
 from serve.replica.trail import ReplicaTrail
 from serve.request import HTTPRequest, cross_loop_receive
@@ -36,6 +38,8 @@ logger = logging.getLogger("ray.serve")
 
 _METHOD_HEADER = b"x-serve-call-method"
 _SHADOW_HEADER = b"x-serve-shadow"
+
+_OF_CLIENT = (ClientDisconnect, WebSocketDisconnect, ClientDisconnected, asyncio.CancelledError)
 
 Shadow = Callable[[str, list[str], HTTPRequest], None]
 """Sends copies of a request: (endpoint, backend tags, request with its body read)."""
@@ -112,7 +116,17 @@ class HTTPEntry:
                 400, "This backend takes no WebSockets: it is no ASGI application. Send plain HTTP."
             )
             return
-        await self._inner(scope, receive, reply.send)
+        task = asyncio.current_task()
+        assert task is not None  # as in _serve_http
+        try:
+            await self._inner(scope, receive, reply.send)
+        except (WebSocketDisconnect, OSError) as error:
+            if not _is_of_client(error):
+                await self._fail(scope, reply, error)
+        except BaseException as error:
+            if _is_stopped(error, task):
+                raise
+            await self._fail(scope, reply, error)
 
     async def _serve_http(
         self, scope: Scope, receive: Receive, reply: Reply, headers: dict[bytes, bytes]
@@ -125,22 +139,34 @@ class HTTPEntry:
             if _SHADOW_HEADER in headers:
                 receive = await self._copy_to_shadows(scope, receive)
             await self._inner(scope, receive, reply.send)
-        except asyncio.CancelledError:
-            if not inbox.is_disconnected:
-                raise  # the replica is stopping: not the client's doing
+            if not reply.is_started and not inbox.is_disconnected:
+                raise NoAnswerError("The application returned without an answer.")
         except NotExposedError as error:
             reply.error = "method_not_exposed"
             await reply.refuse(404, str(error))
-        except Exception as error:
+        except BaseException as error:
             if inbox.is_disconnected and _is_of_client(error):
                 return  # nobody is there to be told, and nothing of ours went wrong
-            reply.error, reply.failure = describe_error(error), error
-            if reply.is_started:
-                raise  # the answer is incomplete: the server logs it and cuts the connection
-            logger.exception("Request %s %s failed", scope["method"], scope["path"])
-            await reply.refuse(500, "Internal Server Error")
+            if _is_stopped(error, task):
+                raise
+            await self._fail(scope, reply, error)
         finally:
             inbox.close()
+
+    async def _fail(self, scope: Scope, reply: Reply, error: BaseException) -> None:
+        """Say what went wrong and answer 500; an answer that has begun is cut, by raising on."""
+        method = scope["method"] if scope["type"] == "http" else "WebSocket"
+        what = f"{method} {scope['path']}"
+        reply.error, reply.failure = describe_error(error), error
+        if not reply.is_started:
+            logger.error("Request %s failed", what, exc_info=error)
+            await reply.refuse(500, "Internal Server Error")
+            return
+        reply.error = f"{reply.error} (after {reply.bytes_out} bytes of the answer)"
+        logger.error(
+            "Request %s failed after %d bytes of its answer", what, reply.bytes_out, exc_info=error
+        )
+        raise error
 
     async def _run_handler(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope.get("serve_method", CALL)
@@ -171,12 +197,20 @@ class HTTPEntry:
 
 
 def _is_of_client(error: BaseException | None) -> bool:
-    """Whether a client that left in the middle of its body is behind an exception."""
+    """Whether a client that left is behind an exception."""
     while error is not None:
-        if isinstance(error, ClientDisconnect):
+        if isinstance(error, _OF_CLIENT):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _is_stopped(error: BaseException, task: asyncio.Task[Any]) -> bool:
+    """Whether the replica cancels the request's task, as it stops; users' code may raise it too."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    cancelling = getattr(task, "cancelling", None)  # of Python 3.11
+    return cancelling is None or cancelling() > 0
 
 
 @dataclass(frozen=True, slots=True)

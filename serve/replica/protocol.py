@@ -21,6 +21,7 @@ from serve.replica.joining import JoiningTransport
 
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.utils import ClientDisconnected as ClientDisconnected
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as gone:
     name = str(gone).split("'")[1]  # cannot import name '...' from '...'

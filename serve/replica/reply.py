@@ -8,6 +8,7 @@ from starlette.types import Message, Scope, Send
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
+from serve.replica.answers import check_head
 from serve.replica.inbox import Inbox
 from serve.replica.protocol import MALFORMED
 from serve.replica.trail import ReplicaTrail
@@ -85,6 +86,11 @@ class Reply:
             waited_s = max(waited_s, time.time() - int(sent_us) / 1_000_000)
         self._queue_s = waited_s
 
+    @property
+    def bytes_out(self) -> int:
+        """Of the answer's body so far."""
+        return self._bytes_out
+
     async def send(self, message: Message) -> None:
         """Send one message on. Before the last one the inbox is closed and the records are told.
 
@@ -101,10 +107,12 @@ class Reply:
                     self.inbox.close()
                 self.end()
         elif kind in _STARTS:
+            headers = [*message.get("headers", ()), *self._tag_headers]
+            check_head(message.get("status", 200), headers)
             self.is_started = True
             is_late = self.inbox is not None and self.inbox.is_disconnected
             self._status = CALLER_GONE if is_late else message.get("status", _SWITCHING)
-            headers = message["headers"] = [*message.get("headers", ()), *self._tag_headers]
+            message["headers"] = headers
             if self._context.trace is not None:
                 headers.append(
                     (b"traceparent", self._context.trace_headers["traceparent"].encode())

@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 import serve
 from serve.ids import make_request_id
 from serve.records import ReplicaAddress
 from serve.session import session_folder
-from tests.integration.conftest import Instance
+from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import haproxies, run_folders, wait_until
 from tests.integration.records import Record, read_records
 from tests.integration.test_ingress_records import record_of
@@ -392,3 +393,36 @@ def test_what_a_stranger_does_to_a_connection_harms_no_other_request(
             for _ in range(5):
                 answer = shared_instance.http.post(f"/{kind.decode()}/read", content=b"whole")
                 assert (answer.status_code, answer.text) == (200, "5"), what
+
+
+class Filenames:
+    """Puts what the client sent into a header, as downloads do; counts its runs."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, request: Any) -> Response:
+        self.runs += 1
+        name = request.query_params["name"]
+        return Response(b"", headers={"Content-Disposition": f"attachment; filename={name}"})
+
+    def count(self) -> int:
+        return self.runs
+
+
+def test_a_header_that_a_client_broke_is_one_run_one_500_and_one_record(
+    shared_instance: Instance, deploy: Deploy
+) -> None:
+    name = deploy(Filenames, route="/filenames")
+    request_id = make_request_id()
+
+    answer = shared_instance.http.get(
+        "/filenames?name=a%0d%0aSet-Cookie:%20b", headers={"X-Request-ID": request_id}
+    )
+
+    assert answer.status_code == 500
+    assert "set-cookie" not in answer.headers
+    record = record_of(request_id)
+    assert (record["status"], record["component"]) == (500, "serve")
+    assert "'Content-Disposition'" in record["error"] or "'content-disposition'" in record["error"]
+    assert serve.get_handle(name).options(method_name="count").call().result(60) == 1

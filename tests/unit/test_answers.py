@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from serve.replica.answers import encode_answer
+from serve.replica.answers import BadAnswerError, check_head, encode_answer
 
 
 class Item(BaseModel):
@@ -66,3 +67,35 @@ def test_what_has_no_json_form_is_refused_by_its_type(value: object) -> None:
     inner = value["a"] if isinstance(value, dict) else value
     with pytest.raises(TypeError, match=f"returned a {type(inner).__name__}, which JSON can't"):
         encode_answer(value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ([(b"x", b"a\nb")], "'x'"),
+        ([(b"content-disposition", b"attachment; filename=a\r\nSet-Cookie: b")], "'content-disp"),
+        ([(b"x", b"\x00")], "'x'"),
+        ([(b"x", b"\x7f")], "'x'"),
+        ([(b"a b", b"")], "b'a b'"),
+        ([(b"", b"x")], "b''"),
+        ([(b"x:", b"y")], "b'x:'"),
+        ([(b"x", "text")], "b'x'"),
+        ([(b"content-length", b"ten")], "'content-length'"),
+        ([(b"content-length", b"-1")], "'content-length'"),
+        ([(b"content-length", b"1"), (b"Content-Length", b"2")], "'content-length'"),
+    ],
+)
+def test_a_header_that_is_no_http_is_refused_by_its_name(headers: Any, named: str) -> None:
+    with pytest.raises(BadAnswerError, match=re.escape(named)):
+        check_head(200, headers)
+
+
+@pytest.mark.parametrize("status", [0, 99, 100, 101, 600, 1000, "200", None])
+def test_a_status_that_is_none_is_refused(status: object) -> None:
+    with pytest.raises(BadAnswerError, match="Expected 200 to 599"):
+        check_head(status, [])
+
+
+@pytest.mark.parametrize("value", [b"", b"a\tb", b"\xe4\xff", b'"a%0Ab"'])
+def test_what_http_allows_in_a_header_passes(value: bytes) -> None:
+    check_head(200, [(b"X-Any", value), (b"content-length", b"0"), (b"content-length", b"0")])

@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import serve
 from observability.instrument.context import request_context
@@ -549,3 +549,104 @@ async def test_a_websocket_that_finds_no_place_is_told_to_try_again_later(make: 
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
     assert {(b"retry-after", b"1"), (b"x-serve-replica", b"model#abcdef")} <= set(start["headers"])
     assert b"had no place free" in body["body"]
+
+
+# Whatever the user's code raises, or leaves undone, is one answer, said once.
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise."""
+
+
+@pytest.mark.parametrize(
+    "kind", [Panic, SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit]
+)
+@pytest.mark.parametrize("is_app", [False, True])
+async def test_what_is_no_exception_is_a_500_too(
+    make: Make, logged: pytest.LogCaptureFixture, kind: type[BaseException], is_app: bool
+) -> None:
+    async def handler(request: Any) -> None:
+        raise kind("no")
+
+    target: Any = Starlette(routes=[Route("/f", handler)]) if is_app else handler
+    replica = await make(target)
+    answer = await replica.ask()
+    assert (answer.status, answer.headers["x-serve-replica"]) == (500, "model#abcdef")
+    assert "Request GET /f failed" in logged.text
+    assert kind.__name__ in logged.text
+    assert replica.gate.inside == 0
+    assert (await replica.ask()).status == 500  # the loop goes on
+
+
+async def test_a_request_whose_task_is_cancelled_is_no_failure_of_its_handler(
+    make: Make, logged: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Event()
+
+    async def wait(request: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    replica = await make(wait)
+    asking = asyncio.create_task(replica.ask())
+    await begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert logged.text == ""
+
+
+async def test_an_application_that_returns_without_an_answer_is_a_500(
+    make: Make, logged: pytest.LogCaptureFixture
+) -> None:
+    class Silent:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            pass
+
+    answer = await (await make(Silent())).ask()
+    assert answer.status == 500
+    assert "returned without an answer" in logged.text
+
+
+async def test_a_stream_that_breaks_is_cut_and_says_after_how_much(
+    make: Make, logged: pytest.LogCaptureFixture
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"12345"
+        raise ValueError("broken")
+
+    replica = await make(lambda request: StreamingResponse(pieces()))
+    with pytest.raises(ValueError, match="broken"):
+        await replica.ask()
+    assert "Request GET /f failed after 5 bytes of its answer" in logged.text
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+async def test_a_websocket_handler_that_raises_is_said(
+    make: Make, logged: pytest.LogCaptureFixture, is_accepted: bool
+) -> None:
+    async def fail(socket: WebSocket) -> None:
+        if is_accepted:
+            await socket.accept()
+        raise ValueError("broken")
+
+    replica = await make(Starlette(routes=[WebSocketRoute("/ws", fail)]))
+    if is_accepted:
+        with pytest.raises(ValueError, match="broken"):
+            await drive_socket(replica)
+    else:
+        start, _ = await drive_socket(replica)
+        assert start["status"] == 500
+    assert "Request WebSocket /ws failed" in logged.text
+
+
+async def test_a_client_that_leaves_a_websocket_is_no_failure(
+    make: Make, logged: pytest.LogCaptureFixture
+) -> None:
+    async def leave(socket: WebSocket) -> None:
+        await socket.accept()
+        raise WebSocketDisconnect(1001)
+
+    (accepted,) = await drive_socket(await make(Starlette(routes=[WebSocketRoute("/ws", leave)])))
+    assert accepted["type"] == "websocket.accept"
+    assert logged.text == ""
