@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 ARGS ?=
 
 bin := $(VENV)/bin
@@ -11,7 +12,7 @@ stamp := $(VENV)/.installed
 .PHONY: help setup programs tools unit test check format demo bench wheel wheel-test clean
 
 help: ## Show this list
-	@echo "make <verb> [PYTHON=python3] [VENV=.venv] [ARGS='...']"
+	@echo "make <verb> [PYTHON=python3] [VENV=.venv] [WORKERS=2] [ARGS='...']"
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: $(stamp) ## Make the virtual environment and install everything into it
@@ -34,11 +35,12 @@ programs: ## Install the programs of the pipeline that Debian has: for all tests
 tools: ## Build or fetch what the tests need and Debian has not, once, into ~/.cache/tagtrail
 	tools/build-programs
 
-unit: setup ## Run the unit tests: seconds, no Ray
-	$(bin)/python -m pytest tests/unit $(ARGS)
+unit: setup ## Run the quick unit tests: seconds, no Ray
+	$(bin)/python -m pytest tests/unit -m 'not slow' --hypothesis-profile=few $(ARGS)
+	@echo "Left out: tests marked slow, and most examples of properties. 'make test' runs all."
 
-test: setup ## Run all tests, on a Ray that the tests start and end
-	$(bin)/python -m pytest tests $(ARGS)
+test: setup ## Run all tests, on a Ray that the tests start and end; what failed is run once more
+	$(bin)/python -m tools.suite.run tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Lint, format, types and the direction of imports
 	$(bin)/ruff check .
@@ -64,5 +66,5 @@ wheel-test: wheel ## Install the wheel elsewhere and run its demo there
 	PYTHON=$(PYTHON) tools/wheel-test dist/*.whl
 
 clean: ## Remove the virtual environment and all that was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist test-results *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

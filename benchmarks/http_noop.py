@@ -15,9 +15,11 @@ import ray
 import serve
 from benchmarks.harness import Figure, free_port, run_benchmark, run_rounds
 from benchmarks.load import load
+from serve.ids import NAMESPACE
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.locate import find_haproxy
 from serve.ingress.records import IngressSettings
+from serve.ingress_token import make_ingress_token
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
 from serve.replica.server import HTTPServer
 from serve.traffic import TrafficPolicy
@@ -36,10 +38,9 @@ async def bare_app(scope, receive, send):
 class BareServer:
     """The bare application in an actor, as a replica is one."""
 
-    async def start(self) -> int:
-        self._server = HTTPServer(bare_app, "127.0.0.1")
-        await self._server.start()
-        return self._server.port
+    async def start(self, token: str) -> int:
+        self._server = HTTPServer(bare_app, token)
+        return await self._server.listen("127.0.0.1")
 
 
 async def noop(request):
@@ -91,11 +92,16 @@ async def measure(port: int, names: list[str], seconds: float, rounds: int) -> l
 
 async def collect(seconds: float, rounds: int) -> list[Figure]:
     bare = BareServer.remote()
-    bare_port = await bare.start.remote()
+    client = serve.api._get_client()
+    token = make_ingress_token(
+        await ray.get_actor(client.controller_name, namespace=NAMESPACE).secret.remote()
+    )
+    bare_port = await bare.start.remote(token)
     addresses = {BARE: ReplicaAddress("bare#server", "", "", "127.0.0.1", bare_port, 0)} | deploy()
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="tt") as folder:
-        keeper = IngressKeeper(IngressSettings("127.0.0.1", port, folder), find_haproxy())
+        settings = IngressSettings("127.0.0.1", port, folder, token=token)
+        keeper = IngressKeeper(settings, find_haproxy())
         await keeper.start(make_table(addresses))
         try:
             return await measure(port, list(addresses), seconds, rounds)

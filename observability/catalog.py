@@ -187,6 +187,13 @@ TASK_FAILURES = Metric(
     "Failures of what a process does all the time, the ingress's keeper for instance. Each is "
     "logged as an error, and the task is begun again.",
 )
+UPDATE_FAILURES = Metric(
+    "serve_update_failures",
+    _C,
+    ("listener",),
+    "Attempts to apply what the controller says that failed, by what listens (ingress, handle). "
+    "Each is tried again; 'tagtrail status' shows what an ingress can't apply.",
+)
 CONTROLLER_LOOP = Metric(
     "serve_controller_loop_ms",
     _G,
@@ -203,6 +210,7 @@ EXTRA_METRICS = (
     RECORDS_DROPPED,
     SPANS_DROPPED,
     TASK_FAILURES,
+    UPDATE_FAILURES,
     CONTROLLER_LOOP,
 )
 

@@ -166,6 +166,7 @@ def update_backend_config(backend_tag: str, config_options: BackendConfig | dict
         TypeError: neither BackendConfig nor dictionary.
         ValueError: unknown backend, unknown field or bad value.
         BackendStartError: new replicas can't start, or the class's `reconfigure` raised.
+        RayServeException: an HTTP server can't apply the change. It stays, and is tried again.
     """
     _get_client().update_backend_config(backend_tag, config_options)
 
@@ -204,12 +205,17 @@ def create_endpoint(
         TypeError: no backend, a route that does not start with "/", methods that are no list of
             str.
         ValueError: unknown backend; name or route taken; a route that can't be served.
+        RayServeException: an HTTP server can't apply the change. It stays, and is tried again.
     """
     _get_client().create_endpoint(endpoint_name, backend=backend, route=route, methods=methods)
 
 
 def delete_endpoint(endpoint: str) -> None:
-    """Delete an endpoint; its backends stay. An unknown name is no error."""
+    """Delete an endpoint; its backends stay. An unknown name is no error.
+
+    Raises:
+        RayServeException: an HTTP server can't apply the change. It stays, and is tried again.
+    """
     _get_client().delete_endpoint(endpoint)
 
 
@@ -227,6 +233,7 @@ def set_traffic(endpoint_name: str, traffic_policy_dictionary: Mapping[str, floa
 
     Raises:
         ValueError: unknown endpoint or backend, negative weights, or a sum other than 1.
+        RayServeException: an HTTP server can't apply the change. It stays, and is tried again.
     """
     _get_client().set_traffic(endpoint_name, traffic_policy_dictionary)
 
@@ -242,6 +249,7 @@ def shadow_traffic(endpoint_name: str, backend_tag: str, proportion: float) -> N
     Raises:
         TypeError: proportion is not a number from 0 to 1.
         ValueError: unknown endpoint or backend.
+        RayServeException: an HTTP server can't apply the change. It stays, and is tried again.
     """
     _get_client().shadow_traffic(endpoint_name, backend_tag, proportion)
 

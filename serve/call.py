@@ -25,6 +25,7 @@ class Call(NamedTuple):
         traceparent: the span that makes the call, as W3C's header; "" without a trace.
         tracestate: what goes with it.
         sent_us: when it was made, microseconds since the epoch; 0: not known.
+        is_shadow: it is the copy of an HTTP request, and whoever sent that chose the method.
     """
 
     data: Any
@@ -39,6 +40,7 @@ class Call(NamedTuple):
     traceparent: str = ""
     tracestate: str = ""
     sent_us: int = 0
+    is_shadow: bool = False
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from serve.actor_options import settle_actor_options
 from serve.config import BackendConfig, parse_config
 from serve.controller.goal import BackendGoal, EndpointGoal
-from serve.definition import Definition
+from serve.definition import Definition, digest_of
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from serve.handle.registry import close_registry, find_registry, get_registry
@@ -85,11 +85,18 @@ class Client:
         except (TypeError, ValueError) as error:
             raise type(error)(f"Backend '{tag}': {error}") from None
         resolved = parse_config(config, "config").resolve(traits)
+        packed = definition.pack()
         goal = BackendGoal(
-            tag, definition.pack(), traits, options, resolved, change_id=uuid.uuid4().hex
+            tag,
+            digest_of(packed),
+            traits,
+            options,
+            resolved,
+            change_id=_new_id(),
+            outline=definition.outline(),
         )
         limit_s = resolved.placement_timeout_s + resolved.startup_timeout_s
-        self._ask("create_backend", goal, limit_s=limit_s)
+        self._ask("create_backend", goal, packed, limit_s=limit_s)
 
     def list_backends(self) -> dict[str, BackendConfig]:
         """See serve.list_backends."""
@@ -117,14 +124,14 @@ class Client:
         merged = before.merge(change)
         limit_s = merged.placement_timeout_s + merged.startup_timeout_s
         limit_s += merged.experimental_graceful_shutdown_timeout_s
-        self._ask("update_backend_config", backend_tag, change, limit_s=limit_s)
+        self._ask("update_backend_config", backend_tag, change, _new_id(), limit_s=limit_s)
         self._refresh_handles()
 
     def delete_backend(self, backend_tag: str, force: bool = False) -> None:
         """See serve.delete_backend."""
         config = self.list_backends().get(backend_tag, BackendConfig())
         limit_s = config.experimental_graceful_shutdown_timeout_s
-        self._ask("delete_backend", backend_tag, force, limit_s=limit_s)
+        self._ask("delete_backend", backend_tag, force, _new_id(), limit_s=limit_s)
 
     def create_endpoint(
         self,
@@ -157,14 +164,14 @@ class Client:
             check_methods(methods, is_asgi),
             is_asgi and route is not None,
             TrafficPolicy.of({backend: 1.0}),
-            change_id=uuid.uuid4().hex,
+            change_id=_new_id(),
         )
         self._ask("create_endpoint", endpoint)
         self._refresh_handles()
 
     def delete_endpoint(self, endpoint: str) -> None:
         """See serve.delete_endpoint."""
-        self._ask("delete_endpoint", endpoint)
+        self._ask("delete_endpoint", endpoint, _new_id())
         self._refresh_handles()
 
     def list_endpoints(self) -> dict[str, dict[str, Any]]:
@@ -184,12 +191,14 @@ class Client:
     ) -> None:
         """See serve.set_traffic."""
         weights = check_weights_type(traffic_policy_dictionary)
-        self._ask("set_traffic", endpoint_name, weights)
+        self._ask("set_traffic", endpoint_name, weights, _new_id())
         self._refresh_handles()
 
     def shadow_traffic(self, endpoint_name: str, backend_tag: str, proportion: float) -> None:
         """See serve.shadow_traffic."""
-        self._ask("shadow_traffic", endpoint_name, backend_tag, check_proportion(proportion))
+        self._ask(
+            "shadow_traffic", endpoint_name, backend_tag, check_proportion(proportion), _new_id()
+        )
         self._refresh_handles()
 
     def get_handle(
@@ -278,3 +287,8 @@ class Client:
         registry = find_registry(self.controller_name)
         if registry is not None:
             registry.refresh()
+
+
+def _new_id() -> str:
+    """Of one call that changes the instance: the controller knows it when Ray sends it again."""
+    return uuid.uuid4().hex

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from observability.instrument.logging_config import LoggingConfig
+from serve.exposure import check_exposable
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -86,6 +95,17 @@ class BackendConfig(BaseModel):
     logging_config: LoggingConfig | None = None
     """How this backend's records are written; what is not set in it is as the instance has it.
     Ours, not 1.3.0's."""
+
+    exposed_methods: tuple[str, ...] = ()
+    """Methods that HTTP requests may name in `X-Serve-Call-Method`, beside those marked with
+    `@serve.expose`. Ours; Ray Serve 1.3.0 let them name all."""
+
+    @field_validator("exposed_methods")
+    @classmethod
+    def _check_exposed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            check_exposable(name, "exposed_methods")
+        return value
 
     @model_validator(mode="after")
     def _fill_concurrency(self) -> Self:

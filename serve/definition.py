@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import io
-import pickle
 import threading
 from collections import ChainMap
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from starlette.datastructures import State
 
 from serve.batching import accepts_batches
 from serve.config import Traits
+from serve.outline import Outline, outline
 
 ASGI_APP = "_serve_asgi_app"
 """Attribute that `serve.ingress(app)` puts on a class: the application its replicas answer with."""
@@ -40,13 +41,6 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc] # Ray's annotati
         {State: _reduce_state, type(threading.Lock()): _reduce_lock},
         cloudpickle.CloudPickler.dispatch_table,
     )
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads what is made of text, numbers, lists and dictionaries, and runs nobody's code."""
-
-    def find_class(self, module_name: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module_name}.{name} is no plain data.")
 
 
 @dataclass(frozen=True)
@@ -76,18 +70,20 @@ class Definition:
         resolved = import_path(target) if isinstance(target, str) else target
         return cls(resolved, init_args, init_kwargs)
 
-    @classmethod
-    def read_plain(cls, packed: bytes) -> Definition | None:
-        """An import path with plain arguments as it was packed; None for what holds code."""
-        try:
-            target, init_args, init_kwargs = _PlainUnpickler(io.BytesIO(packed)).load()
-        except pickle.UnpicklingError:
+    def outline(self) -> Outline | None:
+        """What may be told of it; None for a script's own code."""
+        if not isinstance(self.target, str):
             return None
-        return cls(target, init_args, init_kwargs) if isinstance(target, str) else None
+        return outline(self.target, self.init_args, self.init_kwargs)
 
     def inspect(self) -> Traits:
         """What kind of backend it makes. Raises as `inspect_target` does."""
         return inspect_target(self.target, (*self.init_args, *self.init_kwargs.values()))
+
+
+def digest_of(packed: bytes) -> str:
+    """The name under which a packed definition is kept: equal ones have one."""
+    return hashlib.sha256(packed).hexdigest()
 
 
 def import_path(path: str) -> Any:

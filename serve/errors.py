@@ -19,6 +19,10 @@ class ReplicaUnavailableError(RayServeException):
     """The replica did not take the call: it was not executed, another one may."""
 
 
+class NotExposedError(RayServeException):
+    """An HTTP request named a method that its backend does not offer to HTTP requests."""
+
+
 class QueueFullError(RayServeException):
     """The backend's queue is full: more calls wait than `max_queued_queries` allows."""
 

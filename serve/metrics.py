@@ -10,12 +10,14 @@
             self.excellent.inc(tags={"kind": "a"})
 
 A thread of the replica exports them, as `ray_excellent_total{backend=..., replica=..., kind=...}`.
-Outside a backend, both tags are empty.
+Outside a backend, both tags are empty. A process keeps one metric of each name: one that is made
+again, in each request perhaps, goes on where that one is.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -26,6 +28,52 @@ from observability.instrument.numbers import Family, process_numbers
 from serve.context import current_tags
 
 OWN_TAGS = ("backend", "replica")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The numbers of one name. A handler may run in several threads."""
+
+    family: Family
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_kept: dict[str, _Kept] = {}
+_lock = threading.Lock()
+
+
+def _keep(metric: Metric) -> _Kept:
+    """What is kept under a metric's name. ValueError: it is of another kind."""
+    with _lock:
+        kept = _kept.get(metric.name)
+        if kept is None:
+            if not _kept:
+                process_numbers.join(_collect)
+            kept = _kept[metric.name] = _Kept(Family(metric))
+    _check_same(metric, kept.family.metric)
+    return kept
+
+
+def _check_same(metric: Metric, known: Metric) -> None:
+    if (metric.kind, set(metric.tags), metric.buckets) != (
+        known.kind,
+        set(known.tags),
+        known.buckets,
+    ):
+        raise ValueError(
+            f"Metric '{metric.name}' was made in this process before, as {_describe(known)}, and "
+            f"now as {_describe(metric)}. Make it alike, or give it another name."
+        )
+
+
+def _describe(metric: Metric) -> str:
+    keys = tuple(tag for tag in metric.tags if tag not in OWN_TAGS)
+    bounds = f" and boundaries {list(metric.buckets)}" if metric.buckets else ""
+    return f"a {metric.kind.value} with tag_keys {keys!r}{bounds}"
+
+
+def _collect() -> list[Family]:
+    return [kept.family for kept in list(_kept.values())]
 
 
 class _Metric:
@@ -44,10 +92,9 @@ class _Metric:
         _check_tag_keys(tag_keys)
         self._keys = tuple(key for key in tag_keys or () if key not in OWN_TAGS)
         self._defaults: dict[str, str] = {}
-        self._lock = threading.Lock()  # a handler may run in several threads
-        tags = (*OWN_TAGS, *self._keys)
-        self._family = Family(Metric(name, self.kind, tags, description, buckets))
-        process_numbers.join(self._collect)
+        kept = _keep(Metric(name, self.kind, (*OWN_TAGS, *self._keys), description, buckets))
+        self._family, self._lock = kept.family, kept.lock
+        self._keys = self._family.metric.tags[len(OWN_TAGS) :]  # in the order they have there
         if ray.is_initialized():
             start_export()
 
@@ -87,9 +134,6 @@ class _Metric:
                 )
             if not isinstance(value, str):
                 raise TypeError(f"Tag values must be str, got {type(value)} for '{key}'.")
-
-    def _collect(self) -> list[Family]:
-        return [self._family]
 
     def __reduce__(self) -> Any:
         metric = self._family.metric

@@ -37,6 +37,7 @@ from serve.errors import (
     ReplicaDiedError,
     ReplicaUnavailableError,
 )
+from serve.exposure import expose
 from serve.request import HTTPRequest, ServeRequest
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "create_endpoint",
     "delete_backend",
     "delete_endpoint",
+    "expose",
     "get_backend_config",
     "get_current_backend_tag",
     "get_current_replica_tag",

@@ -51,3 +51,8 @@ def kv_get(key: bytes, namespace: bytes) -> bytes | None:
 def kv_delete(key: bytes, namespace: bytes) -> None:
     """Remove a value from Ray's internal KV."""
     take("ray", _KV, "_internal_kv_del", _KEEP)(key, namespace=namespace)
+
+
+def kv_list(prefix: bytes, namespace: bytes) -> list[bytes]:
+    """The keys of Ray's internal KV that begin with a prefix."""
+    return list(take("ray", _KV, "_internal_kv_list", _KEEP)(prefix, namespace=namespace))

@@ -20,6 +20,7 @@ class ReplicaAddress:
         call_port: port of its handle socket.
         call_socket: abstract Unix socket of the same on its own node (Linux), without the leading
             NUL; or "".
+        is_exposed: other nodes reach it; else `host` is its own node's loopback.
     """
 
     replica_tag: str
@@ -29,6 +30,11 @@ class ReplicaAddress:
     http_port: int
     call_port: int
     call_socket: str = ""
+    is_exposed: bool = True
+
+    def is_reachable_from(self, node_id: str) -> bool:
+        """Whether who is on that node can connect to it. "": a node that is not known."""
+        return self.is_exposed or node_id in ("", self.node_id)
 
 
 @dataclass(frozen=True, slots=True)

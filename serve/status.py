@@ -11,7 +11,7 @@ from serve.controller.observed import Observed, Phase
 
 @dataclass(frozen=True)
 class Status:
-    """What `tagtrail status` shows. Goal and world at one moment."""
+    """What `tagtrail status` shows. Goal, without its secrets, and world at one moment."""
 
     goal: Goal
     observed: Observed
@@ -36,6 +36,7 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
             "address": view.address,
             "metrics": view.admin_address and f"http://{view.admin_address}/metrics",
             "error": view.error,
+            "refused": view.refused,
         }
         for view in status.observed.ingresses.values()
     ]
@@ -44,7 +45,7 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
     troubles = _troubles(status)
     return {
         "healthy": all(b["healthy"] for b in backends)
-        and all(i["address"] for i in ingresses)
+        and all(i["address"] and not i["refused"] for i in ingresses)
         and not troubles,
         "controller": {"name": controller_name, "pid": status.pid},
         "http": {"host": http.host, "port": http.port, "location": str(http.location.value)}

@@ -13,6 +13,11 @@ def print_status(described: dict[str, Any]) -> None:
     """Print a described status as tables."""
     console = Console()
     _print_ingresses(console, described["ingresses"])
+    for ingress in described["ingresses"]:
+        if ingress["refused"]:
+            node, reason = ingress["node"] or ingress["node_id"][:12], escape(ingress["refused"])
+            text = f"HTTP server of node {node} can't apply the latest change: {reason}"
+            console.print(f"[red]{text}[/]", highlight=False, soft_wrap=True)
     endpoints = Table("Endpoint", "Route", "Methods", "Traffic", "Shadows", title="Endpoints")
     for endpoint in described["endpoints"]:
         endpoints.add_row(

@@ -19,6 +19,9 @@ SPLIT_SCALE = 1_000_000_000
 SHARD_HEX_DIGITS = 15
 """Digits of a key's SHA-256 that make its number; HAProxy: `sha2(256),hex,bytes(0,15),hex2i`."""
 
+_random = random.SystemRandom()
+"""Not the module's own numbers: a user's `random.seed(0)` would send all requests one way."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrafficPolicy:
@@ -62,7 +65,7 @@ def thresholds(policy: TrafficPolicy) -> list[tuple[str, int]]:
 def split_number(shard_key: str | None) -> int:
     """The request's number: from the shard key when there is one, random otherwise."""
     if shard_key is None:
-        return random.randrange(SPLIT_SCALE)
+        return _random.randrange(SPLIT_SCALE)
     digest = hashlib.sha256(shard_key.encode()).hexdigest()
     return int(digest[:SHARD_HEX_DIGITS], 16) % SPLIT_SCALE
 

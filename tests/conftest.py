@@ -1,4 +1,8 @@
-"""What all tests share: one Ray cluster for the session, free ports, and nothing left behind."""
+"""What all tests share: one Ray cluster for the session, free ports, and nothing left behind.
+
+Two workers may run the files of one session (`pytest -n 2`): each has a session of its own, so a
+cluster, a folder and ports of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,53 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No upper bounds of time: on a busy machine they measure the machine. `make unit` asks for few.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", settings.get_profile("full"), max_examples=10)
+settings.load_profile("full")
+
+LONGEST = Path(__file__).parent / "longest.txt"
+"""Files and the seconds they took, the longest first: `test-results/longest.txt` of a run."""
 
 _given: set[int] = set()
 
 
-def free_port() -> int:
-    """A TCP port that nobody has now; another one each time it is asked for.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several workers: the longest files first, so that all end at about the same time."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(
+                f"{item.nodeid} is called otherwise in each process. Expected an id that stays: "
+                "give 'ids' to its parametrize."
+            )
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {line.split()[1]: place for place, line in enumerate(read_longest())}
+        items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], -1))
+
+
+def read_longest() -> list[str]:
+    """A line for each file; one that has none is new, and goes first."""
+    return LONGEST.read_text().splitlines()
+
+
+def port_range() -> range:
+    """The ports that this process may give: a share of its own for each of xdist's workers.
 
     Not one that the system would give: those are the local ends of connections too, of which a
     test session has many, and one of them could take the port before its user binds it. Below
     them, and above the ports of Ray's workers.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = 12_000 // max(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), worker + 1)
+    return range(20_000 + worker * share, 20_000 + (worker + 1) * share)
+
+
+def free_port() -> int:
+    """A TCP port that nobody has now; another one each time it is asked for."""
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.choice(port_range())
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))

@@ -46,7 +46,7 @@ FUNCTIONS = {
         *("set_traffic", "shadow_traffic", "get_handle"),
     ],
     "In a backend": [
-        *("accept_batch", "batch", "ingress", "get_replica_context"),
+        *("accept_batch", "batch", "expose", "ingress", "get_replica_context"),
         *("get_current_backend_tag", "get_current_replica_tag"),
         *("get_request_context", "carry_context"),
     ],

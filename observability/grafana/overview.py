@@ -178,11 +178,23 @@ BOARD = Board(
                     (Query(f"max({now(catalog.CONTROLLER_LOOP)})", "step"),),
                     "ms",
                 ),
+                Panel(
+                    "Changes that fail/s",
+                    "Attempts to apply what the controller says. 'tagtrail status' has the reason.",
+                    (
+                        Query(
+                            rate(catalog.UPDATE_FAILURES, by="listener") + " or vector(0)",
+                            "{{listener}}",
+                        ),
+                    ),
+                    "cps",
+                    width=16,
+                ),
                 lines(
                     "Errors of the last hour",
                     "What was said at ERROR and above, by any backend.",
                     '{job="serve", level=~"ERROR|CRITICAL"}',
-                    width=16,
+                    width=24,
                 ),
             ),
         ),

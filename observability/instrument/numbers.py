@@ -152,6 +152,10 @@ class Numbers:
     def __init__(self) -> None:
         self._collects: list[Collect] = []
 
+    def __len__(self) -> int:
+        """How many parts there are."""
+        return len(self._collects)
+
     def join(self, collect: Collect) -> None:
         """Have a part's families in each snapshot."""
         self._collects.append(collect)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import secrets
 import time
 from typing import Any
 
 from opentelemetry.context import Context, attach
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
     ProxyTracerProvider,
@@ -55,6 +57,26 @@ class CurrentSpan(NonRecordingSpan):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.get_span_context()!r})"
+
+
+class OwnIds(IdGenerator):
+    """Ids of the spans that the user's own code makes.
+
+    OpenTelemetry's are numbers of the module `random`: replicas whose code calls `random.seed(0)`
+    would all give the same.
+    """
+
+    def generate_span_id(self) -> int:
+        """A new span's id."""
+        return 1 + secrets.randbelow(2**64 - 1)
+
+    def generate_trace_id(self) -> int:
+        """A new trace's id."""
+        return 1 + secrets.randbelow(2**128 - 1)
+
+    def is_trace_id_random(self) -> bool:
+        """It is, in all of its bits."""
+        return True
 
 
 class CallSpan:
@@ -193,7 +215,9 @@ class Tracer:
     def serve_api(self) -> None:
         """Export what user code makes with OpenTelemetry's API, unless it does so by itself."""
         if isinstance(get_tracer_provider(), ProxyTracerProvider):
-            provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
+            provider = TracerProvider(
+                resource=self._resource, shutdown_on_exit=False, id_generator=OwnIds()
+            )
             provider.add_span_processor(_Forward(self.queue))
             set_tracer_provider(provider)
 

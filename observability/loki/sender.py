@@ -25,6 +25,8 @@ THREAD_NAME = "tagtrail-push"
 PUSH = "push to Loki"
 
 _own = threading.local()
+_random = random.SystemRandom()
+"""Not the module's own numbers: replicas that are seeded alike would all try at one moment."""
 
 
 class Outcome(Enum):
@@ -159,7 +161,7 @@ class Sender:
                 self._complain("They are dropped", answer.reason)
                 return
             self._complain("They wait, and are dropped when too many do", answer.reason)
-            self._pause(wait_s * random.uniform(0.75, 1.25))
+            self._pause(wait_s * _random.uniform(0.75, 1.25))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     def _pause(self, wait_s: float) -> None:

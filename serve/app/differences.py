@@ -15,6 +15,7 @@ from observability.instrument.logging_config import LoggingConfig
 from serve.app.records import PresentBackend, WantedBackend, WantedEndpoint
 from serve.config import BackendConfig, Traits
 from serve.controller.goal import EndpointGoal
+from serve.outline import are_same, outline
 
 _CONCURRENCY = "max_concurrent_queries"
 _LOGGING = "logging_config"
@@ -23,15 +24,16 @@ _USERS_OWN = "user_config"
 
 def fixed_differences(wanted: WantedBackend, present: PresentBackend) -> Iterator[str]:
     """What can't be changed while a backend runs: its code, arguments and Ray options."""
-    source, here = wanted.source, present.source
+    source, here = wanted.source, present.outline
     if here is None:
         yield f"import: a script's own code -> {source.path}"
     elif here.path != source.path:
         yield f"import: {here.path} -> {source.path}"
     else:  # values are not shown: a password may be among them
-        if not same(list(source.init_args), list(here.init_args)):
+        described = outline(source.path, source.init_args, source.init_kwargs)
+        if not are_same(described.init_args, here.init_args):
             yield "init_args"
-        if not same(source.init_kwargs, here.init_kwargs):
+        if not are_same(described.init_kwargs, here.init_kwargs):
             yield "init_kwargs"
     options, old = wanted.actor_options, present.actor_options
     for name in sorted(options.keys() | old.keys()):

@@ -8,6 +8,7 @@ from typing import Any
 from observability.instrument.logging_config import LoggingConfig
 from serve.config import BackendConfig, Traits
 from serve.controller.goal import EndpointGoal
+from serve.outline import Outline
 from serve.traffic import TrafficPolicy
 
 
@@ -61,9 +62,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PresentBackend:
-    """A backend as the instance has it. No source: a script's own code, not an import path."""
+    """A backend as the instance has it. No outline: a script's own code, not an import path."""
 
-    source: Source | None
+    outline: Outline | None
     actor_options: dict[str, Any]
     config: BackendConfig
     traits: Traits

@@ -7,12 +7,10 @@ that died comes back with it and adopts what still runs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import ray
 
@@ -30,15 +28,17 @@ from observability.instrument.supervision import (
 )
 from serve.config import BackendConfig, DeploymentMode
 from serve.controller import goal as goals
-from serve.controller.broadcast import Broadcast, Stamp, Update
-from serve.controller.checkpoint import Checkpoint
+from serve.controller import ledger
+from serve.controller.broadcast import Broadcast, Refusal, Stamp, Update
+from serve.controller.checkpoint import Checkpoint, CheckpointError
 from serve.controller.discovery import MetricsTargets, reachable_pages
 from serve.controller.executor import Executor
 from serve.controller.figures import controller_families, number_sources
-from serve.controller.goal import BackendGoal, EndpointGoal, Goal
+from serve.controller.followers import Followers
+from serve.controller.goal import BackendGoal, Change, EndpointGoal, Goal, Outcome
 from serve.controller.observed import Failure, Observed, Phase
-from serve.controller.publish import INGRESS_KEY, publish
-from serve.controller.reconcile import reconcile, replicas_of
+from serve.controller.publish import publish
+from serve.controller.reconcile import is_settled, reconcile, replicas_left, replicas_of
 from serve.controller.world import World
 from serve.errors import BackendStartError, RayServeException
 from serve.session import segment_folder, session_folder
@@ -50,7 +50,6 @@ ENDING = "end of the controller"
 LOOP = "control loop"
 LOOP_PERIOD_S = 1.0
 ADOPTION_S = 10.0
-ROUTE_TIMEOUT_S = 60.0
 INGRESS_TIMEOUT_S = 60.0
 UNDO_S = 5.0
 STOP_MARGIN_S = 30.0
@@ -68,19 +67,21 @@ class Controller:
         self._name = name
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._checkpoint = Checkpoint(name)
-        stored = self._checkpoint.read()
+        stored = self._read_checkpoint()
         self._goal = initial if stored is None else stored
         self._capture = _capture_records(self._goal.logging)
         if stored is None:
             self._checkpoint.write(initial)
         self._world = World()
         self._broadcast = Broadcast()
+        self._followers = Followers(self._broadcast, self._world)
         self._executor = Executor(
             name,
             self._world,
             lambda: self._goal,
+            self._checkpoint.definition,
             self._until_ingresses_applied,
-            lambda node_id: self._broadcast.forget(_listener(node_id)),
+            self._followers.forget,
         )
         for backend in self._goal.backends.values():
             self._executor.remember_config(backend.tag, backend.config)
@@ -96,10 +97,16 @@ class Controller:
 
     # What ingresses, handles and replicas call.
 
-    async def listen(self, listener: str, applied: dict[str, Stamp], timeout_s: float) -> Update:
+    async def listen(
+        self,
+        listener: str,
+        applied: dict[str, Stamp],
+        timeout_s: float,
+        refused: dict[str, Refusal],
+    ) -> Update:
         """Long poll; see Broadcast.listen."""
         await self._is_ready.wait()
-        return await self._broadcast.listen(listener, applied, timeout_s)
+        return await self._broadcast.listen(listener, applied, timeout_s, refused)
 
     async def replica_placed(self, replica_tag: str) -> None:
         """A replica has its process and begins with its constructor."""
@@ -113,7 +120,7 @@ class Controller:
         """The secret that opens the replicas' sockets; only Ray's own users can ask."""
         return self._goal.secret
 
-    # What the API calls. Each is idempotent: Ray sends it again when the controller died meanwhile.
+    # What the API calls. Ray sends a call again when the controller died meanwhile: see `ledger`.
 
     async def wait_ingresses(self) -> list[str]:
         """Where the ingresses listen, once they do. ValueError when one can't."""
@@ -133,87 +140,77 @@ class Controller:
                 )
             await self._world.changed(1.0)
 
-    async def create_backend(self, backend: BackendGoal) -> None:
+    async def create_backend(self, backend: BackendGoal, definition: bytes) -> None:
         """Register a backend; returns once all its replicas run, or undoes it and raises."""
         await self._is_ready.wait()
         started = time.monotonic()
-        goals.check_config(backend.tag, backend.config, backend.traits)
-        self._commit(goals.create_backend(self._goal, backend))
-        self._world.clear_failure(backend.tag)
-        try:
-            await self._until_settled(backend.tag, started)
-        except (BackendStartError, asyncio.CancelledError):
-            await self._undo_create(backend)
-            raise
-        if any(view.is_asgi for view in replicas_of(self._world.observed, backend.tag)):
-            self._commit(goals.mark_asgi(self._goal, backend.tag))
+        tag, change_id = backend.tag, backend.change_id
+        if not self._knows(change_id):
+            goals.check_config(tag, backend.config, backend.traits)
+            next_goal = goals.create_backend(self._goal, backend)
+            self._checkpoint.keep(backend.digest, definition)
+            self._commit(ledger.begun(next_goal, change_id, tag))
+            self._world.clear_failure(tag)
+        await self._settle(change_id, started)
 
-    async def update_backend_config(self, tag: str, change: BackendConfig) -> None:
+    async def update_backend_config(self, tag: str, change: BackendConfig, change_id: str) -> None:
         """Change a backend's configuration; returns once it holds, or undoes it and raises."""
         await self._is_ready.wait()
         started = time.monotonic()
-        before = self._goal
-        self._commit(goals.update_backend(self._goal, tag, change))
-        self._world.clear_failure(tag)
-        version = self._goal.backends[tag].version
-        try:
-            await self._until_settled(tag, started)
-        except BackendStartError:
-            current = self._goal.backends.get(tag)
-            if current is not None and current.version == version:
-                undone = replace(before.backends[tag], version=version + 1)
-                self._commit(replace(self._goal, backends={**self._goal.backends, tag: undone}))
-                self._world.clear_failure(tag)  # it was the change's, not the backend's
-            raise
-        await self._until_ingresses_applied(ROUTE_TIMEOUT_S)  # they hold its limits
+        if not self._knows(change_id):
+            next_goal = goals.update_backend(self._goal, tag, change)
+            before = self._goal.backends[tag]
+            self._commit(ledger.begun(next_goal, change_id, tag, before))
+            self._world.clear_failure(tag)
+        await self._settle(change_id, started)
+        await self._followers.until_followed()  # ingresses hold its limits
 
-    async def delete_backend(self, tag: str, force: bool) -> None:
+    async def delete_backend(self, tag: str, force: bool, change_id: str) -> None:
         """Remove a backend; returns once its replicas are gone."""
         await self._is_ready.wait()
         backend = self._goal.backends.get(tag)
         config = backend.config if backend is not None else BackendConfig()
-        next_goal = goals.delete_backend(self._goal, tag)
-        if force:
-            config = config.merge(BackendConfig(experimental_graceful_shutdown_timeout_s=0))
-        self._executor.remember_config(tag, config)
-        self._commit(next_goal)
+        if not self._knows(change_id):
+            next_goal = goals.delete_backend(self._goal, tag)
+            if force:
+                config = config.merge(BackendConfig(experimental_graceful_shutdown_timeout_s=0))
+            self._executor.remember_config(tag, config)
+            self._commit(ledger.done(next_goal, change_id))
         grace_s = config.experimental_graceful_shutdown_timeout_s
         await self._until_gone(tag, grace_s + STOP_MARGIN_S)
 
     async def create_endpoint(self, endpoint: EndpointGoal) -> None:
         """Register an endpoint; returns once every ingress serves it."""
-        await self._is_ready.wait()
-        next_goal = goals.create_endpoint(self._goal, endpoint)
-        logger.info(
-            "Registering route '%s' to endpoint '%s' with methods '%s'.",
-            endpoint.route,
-            endpoint.name,
-            list(endpoint.methods),
+        await self._change_routes(
+            endpoint.change_id,
+            lambda goal: goals.create_endpoint(goal, endpoint),
+            f"Registering route '{endpoint.route}' to endpoint '{endpoint.name}' with methods "
+            f"'{list(endpoint.methods)}'.",
         )
-        await self._commit_routes(next_goal)
 
-    async def delete_endpoint(self, name: str) -> None:
+    async def delete_endpoint(self, name: str, change_id: str) -> None:
         """Remove an endpoint; returns once no ingress serves it."""
-        await self._is_ready.wait()
-        if name in self._goal.endpoints:
-            logger.info("Deleting endpoint '%s'", name)
-        await self._commit_routes(goals.delete_endpoint(self._goal, name))
-
-    async def set_traffic(self, name: str, weights: dict[str, float]) -> None:
-        """Replace an endpoint's policy; returns once every ingress follows it."""
-        await self._is_ready.wait()
-        next_goal = goals.set_traffic(self._goal, name, weights)
-        logger.info("Setting traffic for endpoint '%s' to '%s'.", name, weights)
-        await self._commit_routes(next_goal)
-
-    async def shadow_traffic(self, name: str, tag: str, proportion: float) -> None:
-        """Copy a share of an endpoint's requests to a backend, once every ingress does."""
-        await self._is_ready.wait()
-        next_goal = goals.shadow_traffic(self._goal, name, tag, proportion)
-        logger.info(
-            "Shadowing '%s' of traffic to endpoint '%s' to backend '%s'.", proportion, name, tag
+        await self._change_routes(
+            change_id,
+            lambda goal: goals.delete_endpoint(goal, name),
+            f"Deleting endpoint '{name}'" if name in self._goal.endpoints else "",
         )
-        await self._commit_routes(next_goal)
+
+    async def set_traffic(self, name: str, weights: dict[str, float], change_id: str) -> None:
+        """Replace an endpoint's policy; returns once every ingress follows it."""
+        await self._change_routes(
+            change_id,
+            lambda goal: goals.set_traffic(goal, name, weights),
+            f"Setting traffic for endpoint '{name}' to '{weights}'.",
+        )
+
+    async def shadow_traffic(self, name: str, tag: str, proportion: float, change_id: str) -> None:
+        """Copy a share of an endpoint's requests to a backend, once every ingress does."""
+        await self._change_routes(
+            change_id,
+            lambda goal: goals.shadow_traffic(goal, name, tag, proportion),
+            f"Shadowing '{proportion}' of traffic to endpoint '{name}' to backend '{tag}'.",
+        )
 
     async def numbers(self) -> list[Snapshot]:
         """This process's metrics as they are now."""
@@ -224,9 +221,10 @@ class Controller:
         return number_sources(self._name, self._goal, self._world.observed, page_of)
 
     async def status(self) -> Status:
-        """The goal and the world as they are now."""
+        """The goal, without what nobody else may know, and the world as they are now."""
+        observed = self._followers.describe(self._world.observed)
         trouble = process_troubles.describe()
-        return Status(self._goal, self._world.observed, os.getpid(), trouble)
+        return Status(goals.without_secrets(self._goal), observed, os.getpid(), trouble)
 
     async def shutdown(self) -> None:
         """End every replica and ingress and forget the goal. Who asked then ends this actor."""
@@ -238,6 +236,15 @@ class Controller:
         finally:
             self._loop_task.cancel()
             await run_all(ENDING, in_thread(stop_export), in_thread(self._capture.end))
+
+    def _read_checkpoint(self) -> Goal | None:
+        try:
+            return self._checkpoint.read()
+        except CheckpointError as error:
+            if ray.get_runtime_context().was_current_actor_reconstructed:
+                raise
+            logger.warning("%s It is left behind by an instance that is gone.", error)
+            return None
 
     # The control loop.
 
@@ -261,6 +268,7 @@ class Controller:
             return
         for action in reconcile(self._goal, self._world.observed, time.monotonic()):
             self._executor.perform(action)
+        self._executor.forget_gone()
         self._publish()
         self._targets.tell(reachable_pages(self._world.observed.ingresses.values(), self._node_id))
 
@@ -295,54 +303,75 @@ class Controller:
         self._publish()
         self._world.wake()
 
-    async def _commit_routes(self, next_goal: Goal) -> None:
+    def _knows(self, change_id: str) -> bool:
+        """Whether a call was sent before. BackendStartError: it was, and failed."""
+        change = self._goal.changes.get(change_id)
+        if change is not None and change.outcome is Outcome.FAILED:
+            raise BackendStartError(change.error)
+        return change is not None
+
+    async def _settle(self, change_id: str, started: float) -> None:
+        """Wait until a backend follows a change; take the change back when it can't."""
+        change = self._goal.changes[change_id]
+        if change.outcome is Outcome.DONE:
+            return
+        try:
+            await self._until_settled(change, started)
+        except (BackendStartError, asyncio.CancelledError) as error:
+            self._commit(ledger.failed(self._goal, change_id, str(error)))
+            if change.before is None:
+                await self._until_gone(change.tag, UNDO_S)
+            else:
+                self._world.clear_failure(change.tag)  # it was the change's, not the backend's
+            raise
+        next_goal = ledger.done(self._goal, change_id)
+        if any(view.is_asgi for view in replicas_of(self._world.observed, change.tag)):
+            next_goal = goals.mark_asgi(next_goal, change.tag)
         self._commit(next_goal)
-        if not await self._until_ingresses_applied(ROUTE_TIMEOUT_S):
-            raise TimeoutError(
-                f"The change is registered, but not every ingress has taken it within "
-                f"{ROUTE_TIMEOUT_S:g} s. 'tagtrail status' shows the ingresses."
-            )
+
+    async def _change_routes(
+        self, change_id: str, change: Callable[[Goal], Goal], told: str
+    ) -> None:
+        await self._is_ready.wait()
+        if not self._knows(change_id):
+            next_goal = change(self._goal)
+            if told:
+                logger.info("%s", told)
+            self._commit(ledger.done(next_goal, change_id))
+        await self._followers.until_followed()
 
     def _publish(self) -> None:
         self._broadcast.publish(publish(self._goal, self._world.observed))
 
     async def _until_ingresses_applied(self, timeout_s: float) -> bool:
         self._publish()
+        return await self._followers.until_applied(timeout_s)
 
-        def listeners() -> set[str]:
-            views = self._world.observed.ingresses.values()
-            return {_listener(view.node_id) for view in views if view.address}
-
-        return await self._broadcast.until_applied(listeners, INGRESS_KEY, timeout_s)
-
-    async def _until_settled(self, tag: str, started: float) -> None:
+    async def _until_settled(self, change: Change, started: float) -> None:
         """Wait until a backend is as its goal says. BackendStartError when it can't be."""
+        tag = change.tag
         while True:
-            backend = self._goal.backends.get(tag)
-            if backend is None:
+            if not ledger.is_still(self._goal, change):
                 raise RayServeException(f"Backend '{tag}' was deleted while it was being changed.")
+            backend = self._goal.backends[tag]
             failure = self._world.observed.failures.get(tag)
             if failure is not None and failure.at >= started:
                 raise _start_error(tag, failure)
-            if _is_settled(backend, self._world.observed):
+            if is_settled(backend, self._world.observed):
                 return
             await self._world.changed(LOOP_PERIOD_S)
 
     async def _until_gone(self, tag: str, timeout_s: float) -> None:
-        await self._until(lambda: not _replicas_left(self._world.observed, tag), timeout_s)
+        """Wait until a backend's replicas are gone, or another call has made it anew."""
+        await self._until(
+            lambda: tag in self._goal.backends or not replicas_left(self._world.observed, tag),
+            timeout_s,
+        )
 
     async def _until(self, holds: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not holds() and time.monotonic() < deadline:
             await self._world.changed(LOOP_PERIOD_S)
-
-    async def _undo_create(self, backend: BackendGoal) -> None:
-        current = self._goal.backends.get(backend.tag)
-        if current is None or current.change_id != backend.change_id:
-            return  # deleted meanwhile, and perhaps made anew by another call
-        with contextlib.suppress(ValueError):  # an endpoint uses it already: it stays, and is tried
-            self._commit(goals.delete_backend(self._goal, backend.tag))
-            await self._until_gone(backend.tag, UNDO_S)
 
     def _wanted_ingresses(self, observed: Observed) -> int:
         location = self._goal.http.location
@@ -359,24 +388,6 @@ def _capture_records(config: LoggingConfig) -> Capture:
     }
     writer = SegmentWriter(segment_folder(), "controller", config.retention)
     return install(writer, static, config, streams=False)
-
-
-def _listener(node_id: str) -> str:
-    """Name under which an ingress listens."""
-    return f"ingress/{node_id}"
-
-
-def _is_settled(backend: BackendGoal, observed: Observed) -> bool:
-    live = replicas_of(observed, backend.tag)
-    return (
-        len(live) == backend.config.num_replicas
-        and len(live) == _replicas_left(observed, backend.tag)
-        and all(r.phase is Phase.RUNNING and r.config_version == backend.version for r in live)
-    )
-
-
-def _replicas_left(observed: Observed, tag: str) -> int:
-    return sum(view.backend_tag == tag for view in observed.replicas.values())
 
 
 def _start_error(tag: str, failure: Failure) -> BackendStartError:

@@ -25,6 +25,7 @@ from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import IngressView, Phase
 from serve.controller.reconcile import (
     Action,
+    ExposeReplica,
     FailReplica,
     ReconfigureReplica,
     StartIngress,
@@ -35,6 +36,7 @@ from serve.controller.reconcile import (
 from serve.controller.world import World
 from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_actor_name
 from serve.ingress.actor import IngressActor
+from serve.ingress_token import make_ingress_token
 from serve.replica.actor import Failed, Ready, ReplicaActor
 from serve.replica.replica import ReplicaSpec
 
@@ -59,6 +61,7 @@ class Executor:
         controller_name: names of actors begin with it.
         world: where what is seen goes.
         goal: gives the present goal.
+        definition: gives a packed definition by its digest.
         until_ingresses_applied: waits until every ingress has applied what was published last.
         on_ingress_gone: called with a node id when its ingress is gone.
     """
@@ -68,12 +71,14 @@ class Executor:
         controller_name: str,
         world: World,
         goal: Callable[[], Goal],
+        definition: Callable[[str], bytes],
         until_ingresses_applied: Callable[[float], Coroutine[Any, Any, bool]],
         on_ingress_gone: Callable[[str], None],
     ) -> None:
         self._controller_name = controller_name
         self._world = world
         self._goal = goal
+        self._definition = definition
         self._until_ingresses_applied = until_ingresses_applied
         self._on_ingress_gone = on_ingress_gone
         self._actors: dict[str, ActorHandle] = {}
@@ -97,10 +102,24 @@ class Executor:
             self._start_ingress(action.node_id)
         elif isinstance(action, StopIngress):
             self._act(functools.partial(self.stop_ingress, action.node_id))
+        elif isinstance(action, ExposeReplica):
+            self._world.change_replica(action.replica_tag, is_exposing=True)
+            self._act(functools.partial(self._expose, action.replica_tag))
 
     def remember_config(self, backend_tag: str, config: BackendConfig) -> None:
         """How replicas of this backend are to be stopped, also after the backend left the goal."""
         self._configs[backend_tag] = config
+
+    @property
+    def known_backends(self) -> set[str]:
+        """Backends whose configuration is remembered."""
+        return set(self._configs)
+
+    def forget_gone(self) -> None:
+        """Forget backends that are no longer in the goal, once their replicas are gone too."""
+        kept = {*self._goal().backends, *self._world.observed.backend_tags}
+        self._configs = {tag: config for tag, config in self._configs.items() if tag in kept}
+        self._world.forget_failures(kept)
 
     def adopt(self) -> list[str]:
         """Take over the actors that run already; the tags of the replicas among them."""
@@ -148,7 +167,7 @@ class Executor:
             self._controller_name,
             tag,
             backend.tag,
-            backend.definition,
+            self._definition(backend.digest),
             backend.traits,
             backend.config,
             backend.version,
@@ -156,6 +175,7 @@ class Executor:
             goal.secret,
             goal.logging,
             goal.tracing,
+            self._world.observed.has_many_nodes,
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)
@@ -254,6 +274,17 @@ class Executor:
         await asyncio.sleep(1)  # a configuration that is not taken back is tried again
         self._world.change_replica(tag, is_reconfiguring=False)
 
+    async def _expose(self, tag: str) -> None:
+        actor = self._actors.get(tag)
+        if actor is None:  # it has ended since
+            return
+        with contextlib.suppress(RayError):  # it died: the next process is asked again
+            address = await actor.expose.remote()
+            view = self._world.replica(tag)
+            if view is not None and view.phase is Phase.RUNNING:
+                self._world.change_replica(tag, address=address)
+        self._world.change_replica(tag, is_exposing=False)
+
     async def _stop_replica(self, tag: str) -> None:
         self._stop_tending(tag)
         view = self._world.replica(tag)
@@ -300,7 +331,14 @@ class Executor:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
                 **_FOREVER,
             )
-            .remote(self._controller_name, node_id, goal.http, goal.logging, goal.tracing)
+            .remote(
+                self._controller_name,
+                node_id,
+                goal.http,
+                make_ingress_token(goal.secret),
+                goal.logging,
+                goal.tracing,
+            )
         )
         self._adopt_ingress(node_id, actor)
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from observability.instrument.logging_config import LoggingConfig
 from serve.config import BackendConfig, HTTPOptions, Traits
+from serve.outline import Outline
 from serve.traffic import TrafficPolicy
 
 
@@ -20,21 +22,24 @@ class BackendGoal:
 
     Attributes:
         tag: its name.
-        definition: the callable and its constructor's arguments, pickled with cloudpickle.
+        digest: names its definition: the callable and its constructor's arguments, pickled. The
+            checkpoint has it.
         traits: what kind of callable it is.
         actor_options: Ray options of a replica's actor (`num_cpus`, `resources`, `runtime_env`...).
         config: its configuration, defaults filled in.
         version: raised at each change of the configuration.
         change_id: the call that made it; the same call sent again is not an error.
+        outline: what may be told of the definition; None for a script's own code.
     """
 
     tag: str
-    definition: bytes = field(repr=False)
+    digest: str
     traits: Traits
     actor_options: dict[str, Any]
     config: BackendConfig
     version: int = 1
     change_id: str = ""
+    outline: Outline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,38 @@ class EndpointGoal:
     change_id: str = ""
 
 
+class Outcome(str, Enum):
+    """How far a change is."""
+
+    BEGUN = "begun"
+    """The goal holds it; whether the world can follow is not known yet."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One call that changed the goal; see `ledger`.
+
+    Attributes:
+        change_id: the call's.
+        outcome: how far it is.
+        tag: the backend that it changes while it has begun.
+        made_by: change_id of that backend: another one may have its tag later.
+        version: the backend's with the change.
+        before: the backend without it; None: the call creates it.
+        error: why it failed.
+    """
+
+    change_id: str
+    outcome: Outcome
+    tag: str = ""
+    made_by: str = ""
+    version: int = 0
+    before: BackendGoal | None = None
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """An instance's goal. Dictionaries keep the order of creation and never change in place."""
@@ -61,6 +98,16 @@ class Goal:
     endpoints: dict[str, EndpointGoal] = field(default_factory=dict)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
+    changes: dict[str, Change] = field(default_factory=dict, repr=False)
+
+
+def without_secrets(goal: Goal) -> Goal:
+    """The goal as it may leave the controller: nobody opens a replica with it, or sends traces.
+
+    An instance's middlewares stay behind, too: they are code, and nobody asks for them.
+    """
+    http = goal.http.model_copy(update={"middlewares": []})
+    return replace(goal, http=http, secret=b"", tracing={}, changes={})
 
 
 def create_backend(goal: Goal, backend: BackendGoal) -> Goal:

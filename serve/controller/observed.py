@@ -39,6 +39,7 @@ class ReplicaView:
         is_reconfiguring: a reconfigure call is under way.
         starts: processes it has begun since it last ran.
         is_asgi: it said that its definition is an ASGI application.
+        is_exposing: a call that makes it reachable from other nodes is under way.
         trouble: what fails in its process while it serves, and since when; "" when nothing does.
     """
 
@@ -53,6 +54,7 @@ class ReplicaView:
     is_reconfiguring: bool = False
     starts: int = 0
     is_asgi: bool = False
+    is_exposing: bool = False
     trouble: str = ""
 
 
@@ -82,6 +84,7 @@ class IngressView:
         node_address: of its node, as Ray has it.
         error: why it does not listen.
         trouble: what fails in its process while it listens, and since when; "" when nothing does.
+        refused: why it can't apply what the controller says; "" if it can.
     """
 
     node_id: str
@@ -90,6 +93,7 @@ class IngressView:
     node_address: str = ""
     error: str = ""
     trouble: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +111,13 @@ class Observed:
     ingresses: Mapping[str, IngressView] = field(default_factory=lambda: MappingProxyType({}))
     failures: Mapping[str, Failure] = field(default_factory=lambda: MappingProxyType({}))
     node_ids: tuple[str, ...] = ()
+
+    @property
+    def has_many_nodes(self) -> bool:
+        """Whether somebody on another node may want to reach a replica."""
+        return len(self.node_ids) > 1
+
+    @property
+    def backend_tags(self) -> set[str]:
+        """Backends that have a replica, be it one that stops."""
+        return {view.backend_tag for view in self.replicas.values()}

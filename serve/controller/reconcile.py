@@ -8,6 +8,7 @@ Rules:
 * A replica that waits for resources or in its constructor for longer than its backend allows has
   failed; so has one whose process ends in the constructor twice.
 * Each node that should have an ingress has one.
+* With more than one node, a running replica that only its own node reaches is exposed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,22 @@ class StopIngress:
     node_id: str
 
 
-Action = StartReplica | StopReplica | ReconfigureReplica | FailReplica | StartIngress | StopIngress
+@dataclass(frozen=True, slots=True)
+class ExposeReplica:
+    """Let a replica listen where other nodes reach it."""
+
+    replica_tag: str
+
+
+Action = (
+    StartReplica
+    | StopReplica
+    | ReconfigureReplica
+    | FailReplica
+    | StartIngress
+    | StopIngress
+    | ExposeReplica
+)
 
 
 def reconcile(goal: Goal, observed: Observed, now: float) -> list[Action]:
@@ -84,6 +100,7 @@ def reconcile(goal: Goal, observed: Observed, now: float) -> list[Action]:
         if replica.backend_tag not in goal.backends and replica.phase is not Phase.STOPPING:
             actions.append(StopReplica(replica.tag))
     actions += _place_ingresses(goal, observed)
+    actions += _expose(observed)
     return actions
 
 
@@ -91,6 +108,21 @@ def replicas_of(observed: Observed, backend_tag: str) -> list[ReplicaView]:
     """The replicas of a backend that are not stopping, in the order of their tags."""
     views = (r for r in observed.replicas.values() if r.backend_tag == backend_tag)
     return sorted((r for r in views if r.phase is not Phase.STOPPING), key=lambda r: r.tag)
+
+
+def replicas_left(observed: Observed, backend_tag: str) -> int:
+    """How many replicas a backend has, those that stop too."""
+    return sum(view.backend_tag == backend_tag for view in observed.replicas.values())
+
+
+def is_settled(backend: BackendGoal, observed: Observed) -> bool:
+    """Whether a backend is as it should be."""
+    live = replicas_of(observed, backend.tag)
+    return (
+        len(live) == backend.config.num_replicas
+        and len(live) == replicas_left(observed, backend.tag)
+        and all(r.phase is Phase.RUNNING and r.config_version == backend.version for r in live)
+    )
 
 
 def backoff_s(failures: int) -> float:
@@ -146,6 +178,19 @@ def _place_ingresses(goal: Goal, observed: Observed) -> Iterable[Action]:
     have = set(observed.ingresses)
     yield from (StartIngress(node_id) for node_id in sorted(wanted - have))
     yield from (StopIngress(node_id) for node_id in sorted(have - wanted))
+
+
+def _expose(observed: Observed) -> Iterable[Action]:
+    if not observed.has_many_nodes:
+        return []
+    return [
+        ExposeReplica(replica.tag)
+        for replica in observed.replicas.values()
+        if replica.phase is Phase.RUNNING
+        and replica.address is not None
+        and not replica.address.is_exposed
+        and not replica.is_exposing
+    ]
 
 
 def _unplaced_message(backend: BackendGoal, replica_tag: str) -> str:

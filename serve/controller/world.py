@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +65,10 @@ class World:
     def clear_failure(self, backend_tag: str) -> None:
         """Forget a backend's failures: it has changed, so another try is due at once."""
         self._failures.pop(backend_tag, None)
+
+    def forget_failures(self, kept: Collection[str]) -> None:
+        """Forget those of all backends but these."""
+        self._failures = {tag: failure for tag, failure in self._failures.items() if tag in kept}
 
     def set_ingress(self, view: IngressView) -> None:
         """An ingress is as this view says."""

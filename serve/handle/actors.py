@@ -127,7 +127,7 @@ class ActorRouter:
             reference = self._send_to(self._backend(tag), call, span)
             if reference is not None:
                 for shadow in choose_shadows(policy, number):
-                    self._send_to(self._backend(shadow), call)
+                    self._send_to(self._backend(shadow), call._replace(is_shadow=True))
             return reference
 
     def sweep(self) -> None:

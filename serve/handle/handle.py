@@ -16,7 +16,7 @@ from observability.instrument import tracing
 from observability.instrument.context import request_context
 from serve.call import Call
 from serve.handle.counts import CallCount, count_calls
-from serve.handle.registry import Registry, get_registry
+from serve.handle.registry import Registry, find_registry, get_registry, open_registry
 from serve.handle.response import Response
 from serve.ids import make_request_id
 from serve.traffic import split_number
@@ -96,19 +96,35 @@ class _Handle:
         Returns:
             A Response: `await` it, or `.result(timeout_s=)` in blocking code; `.cancel()` ends it.
         """
-        registry = self._get_registry()
         name = f"{self.endpoint_name}.{self.handle_options.method_name}"
-        call, span = self._make_call(request_data, kwargs, "call")
         future: asyncio.Future[Any] | concurrent.futures.Future[Any]
         try:
-            asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
+            registry = self._get_registry()
+            call, span = self._make_call(request_data, kwargs, "call")
             future = registry.thread.submit(lambda: self._send(registry, call))
+            if span is not None:
+                future.add_done_callback(span.finish)
         else:
-            future = self._send(registry, call)
+            known = self._known_registry()
+            if known is not None:
+                future = self._begin(known, request_data, kwargs)
+            else:
+                future = loop.create_task(self._begin_first(request_data, kwargs))
+        return Response(future, name)
+
+    def _begin(self, registry: Registry, data: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:
+        """Make a call on the running loop."""
+        call, span = self._make_call(data, kwargs, "call")
+        future = self._send(registry, call)
         if span is not None:
             future.add_done_callback(span.finish)
-        return Response(future, name)
+        return future
+
+    async def _begin_first(self, data: Any, kwargs: dict[str, Any]) -> Any:
+        """As _begin, once the endpoint is known; the loop is free meanwhile."""
+        return await self._begin(await self._await_registry(), data, kwargs)
 
     def _send(self, registry: Registry, call: Call) -> asyncio.Future[Any]:
         router = registry.router(self.endpoint_name)
@@ -156,11 +172,30 @@ class _Handle:
         )
         return call, span
 
-    def _get_registry(self) -> Registry:
+    def _known_registry(self) -> Registry | None:
+        """The registry, if it is there and knows the endpoint."""
         if self._registry is None or self._registry.is_closed:
-            self._registry = get_registry(self._controller_name)
-            self._registry.subscribe(self.endpoint_name)
+            registry = find_registry(self._controller_name)
+            is_known = registry is not None and registry.knows(self.endpoint_name)
+            self._registry = registry if is_known else None
         return self._registry
+
+    def _get_registry(self) -> Registry:
+        known = self._known_registry()
+        if known is None:
+            known = get_registry(self._controller_name)
+            known.subscribe(self.endpoint_name).result()
+            self._registry = known
+        return known
+
+    async def _await_registry(self) -> Registry:
+        """As _get_registry, with the endpoint known, without blocking the loop."""
+        known = self._known_registry()
+        if known is None:
+            known = await asyncio.wrap_future(open_registry(self._controller_name))
+            await asyncio.wrap_future(known.subscribe(self.endpoint_name))
+            self._registry = known
+        return known
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(endpoint='{self.endpoint_name}')"
@@ -201,7 +236,7 @@ class RayServeHandle(_Handle):
 
     async def remote(self, request_data: Any = None, **kwargs: Any) -> ObjectRef:
         """As RayServeSyncHandle.remote, to be awaited for the ObjectRef."""
-        router = self._get_registry().actor_router(self.endpoint_name)
+        router = (await self._await_registry()).actor_router(self.endpoint_name)
         call, span = self._make_call(request_data, kwargs, "remote")
         try:
             reference = router.try_send(call, split_number(call.shard_key), span)

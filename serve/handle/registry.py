@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from observability.catalog import BACKEND_QUEUED
@@ -22,7 +23,7 @@ from serve.controller.publish import endpoint_key
 from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
-from serve.ids import NAMESPACE, random_letters
+from serve.ids import NAMESPACE
 from serve.records import EndpointTargets, ReplicaAddress
 from serve.settings import read_tracing
 from serve.transport.auth import AuthError
@@ -92,8 +93,7 @@ class Registry:
             ) from None
         self._controller_name = controller_name
         self.is_closed = False
-        # Not ray.get: in an async actor, where this waits once for a moment, Ray would warn of it.
-        self._secret: bytes = controller.secret.remote().future().result(FIRST_VALUE_S)
+        self._secret = _ask_secret(controller, controller_name)
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._thread: LoopThread = get_loop_thread()
         self._values: dict[str, EndpointTargets | None] = {}
@@ -102,24 +102,46 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
-        listener = f"handle/{ray.get_runtime_context().get_worker_id()}/{random_letters()}"
-        self._watcher = Watcher(controller_name, listener, self._apply)
+        self._watcher = Watcher(controller_name, "", self._apply, "handle")
         self._tasks = [
             self._thread.submit(keep_running(WATCHER, self._watcher.run)),
             self._thread.submit(keep_running(SWEEP, self._sweep)),
         ]
 
-    def subscribe(self, endpoint: str) -> concurrent.futures.Future[Any]:
-        """Want an endpoint; the future is done once its present value is known."""
-        return self._thread.submit(self._watcher.subscribe(endpoint_key(endpoint)))
+    def subscribe(self, endpoint: str) -> concurrent.futures.Future[None]:
+        """Want an endpoint; the future is done once its present value is known.
+
+        It fails when the controller is away for longer than FIRST_VALUE_S; the endpoint is wanted
+        all the same, and known once the controller is back.
+        """
+        return self._thread.submit(self._first_value(endpoint))
+
+    async def _first_value(self, endpoint: str) -> None:
+        try:
+            await asyncio.wait_for(self._watcher.want(endpoint_key(endpoint)), FIRST_VALUE_S)
+        except asyncio.TimeoutError:
+            raise _away_error(self._controller_name) from None
+
+    def knows(self, endpoint: str) -> bool:
+        """Whether it has heard of the endpoint, be it that there is none."""
+        return endpoint_key(endpoint) in self._values
 
     def get(self, endpoint: str) -> EndpointTargets | None:
         """The endpoint as last published, None when there is no such endpoint."""
         return self._values.get(endpoint_key(endpoint))
 
     def refresh(self) -> None:
-        """See one's own change at once."""
-        self._thread.submit(self._watcher.refresh()).result(FIRST_VALUE_S)
+        """See one's own change at once; if the controller is away just now, once it is back."""
+        try:
+            self._thread.submit(self._watcher.refresh()).result(FIRST_VALUE_S)
+        except Exception as error:  # noqa: BLE001 - the change is made; the poll goes on asking
+            logger.warning(
+                "This process's handles can't ask for the change yet (%s: %s); they follow it once "
+                "controller '%s' answers.",
+                type(error).__name__,
+                error,
+                self._controller_name,
+            )
 
     @property
     def thread(self) -> LoopThread:
@@ -160,11 +182,13 @@ class Registry:
         for endpoint, router in routers:
             for tag, count in router.waiting().items():
                 family.add((tag, endpoint), float(count))
-        return [family]
+        return [family, *self._watcher.families()]
 
     def close(self) -> None:
         """Stop listening and close the connections of the shared loop."""
         self.is_closed = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._thread.submit(self._watcher.stop)
         for task in self._tasks:
             task.cancel()
         with self._lock:
@@ -224,30 +248,80 @@ async def _result(reference: Any) -> bytes:
 
 
 _registries: dict[str, Registry] = {}
+
+
+def _ask_secret(controller: ActorHandle, name: str) -> bytes:
+    # Not ray.get: where this is an actor's own thread, Ray would warn of it.
+    try:
+        secret: bytes = controller.secret.remote().future().result(FIRST_VALUE_S)
+    except concurrent.futures.TimeoutError:
+        raise _away_error(name) from None
+    return secret
+
+
+def _away_error(name: str) -> RayServeException:
+    return RayServeException(
+        f"The controller '{name}' did not answer within {FIRST_VALUE_S:g} s. It may be starting "
+        "anew, or be cut off: call again. If that does not help, 'ray list actors' tells of it."
+    )
+
+
+_opening: dict[str, concurrent.futures.Future[Registry]] = {}
+"""This process's registries, by controller; a future is there from the first who asks on."""
+
 _lock = threading.Lock()
 
 
-def get_registry(controller_name: str) -> Registry:
-    """This process's registry of an instance."""
+def open_registry(controller_name: str) -> concurrent.futures.Future[Registry]:
+    """This process's registry of an instance, once the controller has answered.
+
+    It is asked in a thread of its own: who calls this is never held up, nor are those who ask for
+    another instance.
+    """
     with _lock:
-        registry = _registries.get(controller_name)
-        if registry is None:
-            registry = _registries[controller_name] = Registry(controller_name)
-            process_numbers.join(registry.collect)
-            # A replica has its traces already; this is a driver, or a task of one.
-            start_tracing(read_tracing(), {"component": DRIVER}, DRIVER)
-        return registry
+        future = _opening.get(controller_name)
+        if future is None:
+            future = _opening[controller_name] = concurrent.futures.Future()
+            future.set_running_or_notify_cancel()  # one who gives up does not end it for the others
+            threading.Thread(
+                target=_open, args=(controller_name, future), name="serve-registry", daemon=True
+            ).start()
+    return future
+
+
+def get_registry(controller_name: str) -> Registry:
+    """As open_registry, waiting for it."""
+    return open_registry(controller_name).result()
 
 
 def find_registry(controller_name: str) -> Registry | None:
     """This process's registry of an instance, if a handle needed one already."""
-    return _registries.get(controller_name)
+    future = _opening.get(controller_name)
+    if future is None or not future.done() or future.exception() is not None:
+        return None
+    return future.result()
 
 
 def close_registry(controller_name: str) -> None:
     """The instance is gone: forget what is known of it."""
+    registry = find_registry(controller_name)
     with _lock:
-        registry = _registries.pop(controller_name, None)
+        _opening.pop(controller_name, None)
     if registry is not None:
         process_numbers.leave(registry.collect)
         registry.close()
+
+
+def _open(controller_name: str, future: concurrent.futures.Future[Registry]) -> None:
+    try:
+        registry = Registry(controller_name)
+        process_numbers.join(registry.collect)
+        # A replica has its traces already; this is a driver, or a task of one.
+        start_tracing(read_tracing(), {"component": DRIVER}, DRIVER)
+    except BaseException as error:  # noqa: BLE001 - it belongs to those who wait
+        with _lock:  # the next one asks anew
+            if _opening.get(controller_name) is future:
+                del _opening[controller_name]
+        future.set_exception(error)
+    else:
+        future.set_result(registry)

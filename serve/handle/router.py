@@ -106,7 +106,8 @@ class Router:
             return
         if not is_copied:
             for shadow in choose_shadows(policy, number):
-                self.send_to(shadow, call).add_done_callback(_ignore)
+                copy = call._replace(is_shadow=True)
+                self.send_to(shadow, copy).add_done_callback(_ignore)
         self._backends[tag].submit(future)
 
     def _rehome(self, future: CallFuture) -> None:

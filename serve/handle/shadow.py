@@ -10,7 +10,7 @@ from observability.instrument.context import request_context
 from observability.instrument.supervision import watch_task
 from serve.call import CALL_METHOD_HEADER, Call
 from serve.context import get_replica_context
-from serve.handle.registry import Registry, get_registry
+from serve.handle.registry import open_registry
 from serve.ids import make_request_id
 from serve.request import HTTPRequest
 
@@ -37,6 +37,7 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
         traceparent=headers.get("traceparent", ""),
         tracestate=headers.get("tracestate", ""),
         sent_us=time.time_ns() // 1000,
+        is_shadow=True,
     )
     task = asyncio.get_running_loop().create_task(_send(controller_name, backend_tags, call))
     _tasks.add(task)
@@ -45,7 +46,7 @@ def send_copies(endpoint: str, backend_tags: list[str], request: HTTPRequest) ->
 
 
 async def _send(controller_name: str, backend_tags: list[str], call: Call) -> None:
-    registry: Registry = await asyncio.to_thread(get_registry, controller_name)
+    registry = await asyncio.wrap_future(open_registry(controller_name))
     await asyncio.wrap_future(registry.subscribe(call.endpoint))
     router = registry.router(call.endpoint)
     for tag in backend_tags:

@@ -58,6 +58,7 @@ class IngressActor:
         controller_name: the instance's controller.
         node_id: Ray's id of this node, hexadecimal.
         http: where to listen.
+        token: what replicas want to see with each request.
         logging_config: the instance's.
         tracing: `OTEL_` variables; those of the actor's own environment go before them.
     """
@@ -67,6 +68,7 @@ class IngressActor:
         controller_name: str,
         node_id: str,
         http: HTTPOptions,
+        token: str,
         logging_config: LoggingConfig,
         tracing: dict[str, str],
     ) -> None:
@@ -81,6 +83,7 @@ class IngressActor:
             request_timeout_s=http.request_timeout_s,
             is_logged=True,  # they are counted even where no access records are wanted
             prefers_local=http.location is DeploymentMode.EveryNode,
+            token=token,
         )
         self._figures = IngressFigures()
         self._node_address = ray.util.get_node_ip_address()
@@ -96,7 +99,10 @@ class IngressActor:
         start_export()
         self._keeper = IngressKeeper(self._settings, find_haproxy(), self._records.take_line)
         self._is_started = False
-        self._watcher = Watcher(controller_name, f"ingress/{node_id}", self._apply)
+        self._watcher = Watcher(
+            controller_name, f"ingress/{node_id}", self._apply, Component.INGRESS.value
+        )
+        process_numbers.join(self._watcher.families)
         self._is_serving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -130,6 +136,7 @@ class IngressActor:
         """End HAProxy; requests under way have a moment to finish."""
         for task in self._tasks:
             task.cancel()
+        self._watcher.stop()
         page_steps = [] if self._page is None else [in_thread(self._page.stop)]
         await run_all(
             ENDING,

@@ -89,5 +89,6 @@ class RunFolder:
 def _write(path: Path, content: bytes) -> None:
     """Replace a file as a whole."""
     part = path.with_name(path.name + ".part")
+    part.touch(0o600)  # only its owner reads it: the configuration holds the token
     part.write_bytes(content)
     os.replace(part, path)

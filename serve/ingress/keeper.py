@@ -19,6 +19,7 @@ from serve.ingress.plan import (
     RemoveServer,
     SetAddress,
     keep_servers,
+    leave_unreachable,
     plan_change,
 )
 from serve.ingress.process import HAProxyProcess
@@ -89,7 +90,7 @@ class IngressKeeper:
             RayServeException: HAProxy did not start.
         """
         async with self._lock:
-            table = keep_servers(IngressTable(), table)
+            table = keep_servers(IngressTable(), self._reachable(table))
             await self._process.start(render(table, self._settings))
             self._table = table
             self._is_wanted = True
@@ -108,7 +109,7 @@ class IngressKeeper:
                 stays.
         """
         async with self._lock:
-            change = plan_change(self._table, table, self._settings.preferred_node)
+            change = plan_change(self._table, self._reachable(table), self._settings.preferred_node)
             if change.kind is ChangeKind.NOTHING:
                 return change.kind
             document = render(change.table, self._settings)
@@ -201,6 +202,9 @@ class IngressKeeper:
             self._troubles.clear(FILES)
         except OSError as error:
             self._troubles.tell(FILES, error, "What changed is served all the same.")
+
+    def _reachable(self, table: IngressTable) -> IngressTable:
+        return leave_unreachable(table, self._settings.node_id)
 
     async def _run(self, commands: tuple[Command, ...]) -> bool:
         """Send the commands; False when one failed, and a reload must do it."""

@@ -187,7 +187,6 @@ _STATES = {
     "sH": "replica_timeout",
     "sD": "replica_timeout",
     "PH": "bad_answer",
-    "PD": "bad_answer",
 }
 """First letter: who ended it (C client, S server, P HAProxy, D a server that was taken away; small:
 a time limit). Second: what it was doing (R request, Q queue, C connect, H answer's head, D data).
@@ -197,8 +196,9 @@ a time limit). Second: what it was doing (R request, Q queue, C connect, H answe
 def explain(line: LogLine) -> str | None:
     """Why a request is no success, "" if it is one; None when a replica tells of it.
 
-    What is not in the table is either a whole answer of a replica (`--`), or the client left while
-    the replica was at work (`CH`, `CD`): the replica sees that too.
+    What is not in the table is either a whole answer of a replica (`--`), or the client left, or
+    sent what is no HTTP, while the replica was at work (`CH`, `CD`, `PD`): the replica sees that
+    too.
     """
     if line.state.startswith("L"):  # HAProxy answered by itself
         if line.status == 503:
@@ -206,6 +206,8 @@ def explain(line: LogLine) -> str | None:
         return _OWN_ERRORS.get(line.status, "")
     if line.state.startswith(("R", "I")):
         return "ingress_overloaded" if line.state.startswith("R") else "ingress_error"
+    if line.state == "PH" and line.status == 400:  # a bad chunk, after the replica had the head
+        return None
     if line.state == "--" and (line.is_untold or line.section == MISS_SECTION):
         return _OWN_ERRORS.get(line.status, "")
     return _STATES.get(line.state)

@@ -107,6 +107,18 @@ def keep_servers(old: IngressTable, new: IngressTable) -> IngressTable:
     return dataclasses.replace(new, backends=backends)
 
 
+def leave_unreachable(table: IngressTable, node_id: str) -> IngressTable:
+    """The table without the replicas that who is on this node can't connect to (yet)."""
+    backends = tuple(
+        dataclasses.replace(
+            backend,
+            replicas=tuple(r for r in backend.replicas if r.is_reachable_from(node_id)),
+        )
+        for backend in table.backends
+    )
+    return dataclasses.replace(table, backends=backends)
+
+
 def _fixed_part(
     table: IngressTable, preferred_node: str
 ) -> tuple[IngressTable, tuple[tuple[str, ...], ...]]:

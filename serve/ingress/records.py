@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%*-]+")
 _PATH = re.compile(r"/[A-Za-z0-9_./@:+,=~-]*")
+_TOKEN = re.compile(r"[0-9a-f]*")
 _SOCKET_PATH_BYTES = 90  # 108 in Linux, 104 in macOS; HAProxy adds ".<pid>.tmp" while it binds
 
 
@@ -26,6 +27,7 @@ class IngressSettings:
         is_logged: requests that no replica tells of are written to HAProxy's stdout
             (`loglines.py`).
         prefers_local: a request goes to a replica of this node rather than to another node's.
+        token: sent to the replicas with each request; "" for none.
     """
 
     host: str
@@ -37,6 +39,7 @@ class IngressSettings:
     thread_count: int = 1
     is_logged: bool = False
     prefers_local: bool = False
+    token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not _HOST.fullmatch(self.host):
@@ -55,6 +58,8 @@ class IngressSettings:
                 f"Folder {self.folder!r} is too long for a Unix socket in it. Expected at most "
                 f"{_SOCKET_PATH_BYTES - len('/master.sock')} bytes; choose a shorter one."
             )
+        if not _TOKEN.fullmatch(self.token):
+            raise ValueError("The token must be hexadecimal digits.")
         if self.thread_count < 1 or self.request_timeout_s <= 0 or self.keep_alive_timeout_s <= 0:
             raise ValueError(f"Time limits and thread_count must be above 0, got {self!r}.")
 

@@ -36,6 +36,7 @@ from serve.ingress.maps import (
 from serve.ingress.names import section_name, server_name
 from serve.ingress.preference import LOCAL_WEIGHT, prefer_idle, split_by_node
 from serve.ingress.records import CONFIG_NAME, Document, IngressSettings
+from serve.ingress_token import TOKEN_HEADER
 from serve.records import BackendTargets, IngressTable, ReplicaAddress
 from serve.traffic import SHARD_HEX_DIGITS, SPLIT_SCALE, shadow_edge, thresholds
 
@@ -96,7 +97,7 @@ def render(table: IngressTable, settings: IngressSettings) -> Document:
         *_relay(settings),
     ]
     for backend in all_backends(table):
-        lines += _backend(backend, files, settings.preferred_node)
+        lines += _backend(backend, files, settings)
     config = "\n".join(lines) + "\n"
     return Document(((CONFIG_NAME, config), *((m.name, m.text) for m in maps.all)))
 
@@ -374,7 +375,9 @@ def _relay(settings: IngressSettings) -> list[str]:
     ]
 
 
-def _backend(backend: BackendTargets, files: dict[str, str], preferred_node: str) -> list[str]:
+def _backend(
+    backend: BackendTargets, files: dict[str, str], settings: IngressSettings
+) -> list[str]:
     """One serve backend.
 
     leastconn, not roundrobin: times of a model's answers differ, and the replica with the fewest
@@ -396,6 +399,7 @@ def _backend(backend: BackendTargets, files: dict[str, str], preferred_node: str
         "    option redispatch 1",
         "    option abortonclose",
         "    option forwardfor",
+        *_show_token(settings.token),
         "    http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE TRACE }",
         f"    http-request return status 503 {_TEXT} hdr Retry-After 1 {own} lf-string "
         f'\'Backend "{tag}" is busy and its queue of {limit} is full. Try again later, or raise '
@@ -410,11 +414,16 @@ def _backend(backend: BackendTargets, files: dict[str, str], preferred_node: str
         f"'Backend \"{tag}\" did not answer in time (request_timeout_s of http_options).'",
     ]
     at_once = backend.max_concurrent_queries
-    preferred, others = split_by_node(backend.replicas, preferred_node)
+    preferred, others = split_by_node(backend.replicas, settings.preferred_node)
     lines += prefer_idle(name, [server_name(replica.replica_tag) for replica in preferred])
     lines += [f"{_server(replica, at_once)} weight {LOCAL_WEIGHT}" for replica in preferred]
     lines += [_server(replica, at_once) for replica in others]
     return [*lines, ""]
+
+
+def _show_token(token: str) -> list[str]:
+    """By it the replicas know an ingress. It is in this section only: no other answerer sees it."""
+    return [f"    http-request set-header {TOKEN_HEADER} {token}"] if token else []
 
 
 def _server(replica: ReplicaAddress, limit: int) -> str:

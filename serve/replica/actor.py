@@ -146,6 +146,10 @@ class ReplicaActor:
             return Failed(describe_failure(error))
         return None
 
+    async def expose(self) -> ReplicaAddress:
+        """Listen where other nodes reach it too; its address from now on."""
+        return await self._replica.expose()
+
     async def numbers(self) -> list[Snapshot]:
         """This process's metrics as they are now."""
         return process_numbers.snapshot()

@@ -18,7 +18,8 @@ from serve.asgi import bind_routes
 from serve.batching import BatchQueue, accepts_batches
 from serve.config import BackendConfig, Traits
 from serve.definition import ASGI_APP, Definition, takes_request
-from serve.errors import RayServeException
+from serve.errors import NotExposedError, RayServeException
+from serve.exposure import CALL, is_exposable, is_exposed
 from serve.replica.threads import HandlerThreads
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -61,6 +62,7 @@ class UserCallable:
         self._object: Any = None
         self._methods: dict[str, Method] = {}
         self._batches: dict[str, BatchQueue] = {}
+        self._exposed = frozenset({CALL})
 
     @property
     def asgi_app(self) -> Any:
@@ -81,6 +83,7 @@ class UserCallable:
             self._object = await self._threads.run(construct) if blocks else construct()
         if self._traits.is_asgi and inspect.isclass(target):
             bind_routes(self.asgi_app, self._object)
+        self._exposed = self._list_exposed(self._config)
         if self._config.user_config is not None:
             await self.reconfigure(self._config)
 
@@ -88,8 +91,10 @@ class UserCallable:
         """Take a changed configuration; with a `user_config`, call the class's `reconfigure`.
 
         Raises:
-            RayServeException: a `user_config` and no `reconfigure` method.
+            RayServeException: a `user_config` and no `reconfigure` method, or an exposed method
+                that the class does not have.
         """
+        exposed = self._list_exposed(config)
         if config.user_config is not None:
             method = getattr(self._object, "reconfigure", None)
             if method is None or not inspect.isclass(self._definition.target):
@@ -102,7 +107,7 @@ class UserCallable:
                 await method(config.user_config)
             else:
                 await self._threads.run(method, config.user_config)
-        self._config = config
+        self._config, self._exposed = config, exposed
         self._threads.resize(config.handler_threads)
         for queue in self._batches.values():
             queue.max_batch_size = config.max_batch_size or 1
@@ -114,6 +119,16 @@ class UserCallable:
         if method is None:
             method = self._methods[name] = self._look_up(name)
         return method
+
+    def check_exposed(self, name: str) -> None:
+        """Refuse a method that a client must not name. NotExposedError names those it may."""
+        if name not in self._exposed:
+            offered = ", ".join(map(repr, sorted(self._exposed)))
+            raise NotExposedError(
+                f"Backend '{self._backend_tag}' offers no method {name!r} to HTTP requests; it "
+                f"offers {offered}. Offer more with @serve.expose, or with exposed_methods in the "
+                "backend's configuration."
+            )
 
     def run(self, name: str, method: Method, request: object) -> Awaitable[Any]:
         """Run a method for one request."""
@@ -133,6 +148,20 @@ class UserCallable:
         self._methods.clear()
         self._batches.clear()
         self._object = None
+
+    def _list_exposed(self, config: BackendConfig) -> frozenset[str]:
+        """Names of the methods that a client may name. Looked for once, and not in properties."""
+        cls = type(self._object)
+        for name in config.exposed_methods:
+            if name != CALL and (
+                self._traits.is_function or not callable(getattr(cls, name, None))
+            ):
+                raise RayServeException(
+                    f"exposed_methods of backend '{self._backend_tag}' names {name!r}, which it "
+                    f"doesn't have. Its methods are {self._available()}."
+                )
+        marked = (name for name in dir(cls) if is_exposed(getattr(cls, name, None)))
+        return frozenset({CALL, *config.exposed_methods, *filter(is_exposable, marked)})
 
     def _look_up(self, name: str) -> Method:
         is_own = self._traits.is_function and not self._traits.is_asgi

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.traceparent import join_tracestate, parse_traceparent
-from serve.errors import QueueTimeoutError
+from serve.errors import NotExposedError, QueueTimeoutError
+from serve.exposure import CALL
 from serve.ids import make_request_id
 from serve.ingress.routes import CompiledRoute, compile_route
 from serve.replica.answers import encode_answer
@@ -64,7 +66,7 @@ class HTTPEntry:
         self._gate = gate
         self._shadow = shadow
         self._trail = trail
-        self._tag_headers: Headers = [
+        self.tag_headers: Headers = [
             (b"x-serve-backend", tags[0].encode()),
             (b"x-serve-replica", tags[1].encode()),
         ]
@@ -78,7 +80,7 @@ class HTTPEntry:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        reply = Reply(send, self._tag_headers, scope, _fill_scope(scope, headers), self._trail)
+        reply = Reply(send, self.tag_headers, scope, _fill_scope(scope, headers), self._trail)
         try:
             if not self._gate.try_enter() and not await self._wait(reply):
                 return
@@ -87,7 +89,7 @@ class HTTPEntry:
                 if scope["type"] == "http":
                     await self._serve_http(scope, receive, reply, headers)
                 else:
-                    await self._inner(scope, receive, reply.send)
+                    await self._serve_websocket(scope, receive, reply)
             finally:
                 self._gate.leave()
         finally:
@@ -103,6 +105,15 @@ class HTTPEntry:
             return False
         return True
 
+    async def _serve_websocket(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        if self._user.asgi_app is None:
+            reply.error = "no_websocket"
+            await reply.refuse(
+                400, "This backend takes no WebSockets: it is no ASGI application. Send plain HTTP."
+            )
+            return
+        await self._inner(scope, receive, reply.send)
+
     async def _serve_http(
         self, scope: Scope, receive: Receive, reply: Reply, headers: dict[bytes, bytes]
     ) -> None:
@@ -117,7 +128,12 @@ class HTTPEntry:
         except asyncio.CancelledError:
             if not inbox.is_disconnected:
                 raise  # the replica is stopping: not the client's doing
+        except NotExposedError as error:
+            reply.error = "method_not_exposed"
+            await reply.refuse(404, str(error))
         except Exception as error:
+            if inbox.is_disconnected and _is_of_client(error):
+                return  # nobody is there to be told, and nothing of ours went wrong
             reply.error, reply.failure = describe_error(error), error
             if reply.is_started:
                 raise  # the answer is incomplete: the server logs it and cuts the connection
@@ -127,7 +143,8 @@ class HTTPEntry:
             inbox.close()
 
     async def _run_handler(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = scope.get("serve_method", "__call__")
+        name = scope.get("serve_method", CALL)
+        self._user.check_exposed(name)
         method = self._user.find(name)
         if not method.is_async:
             receive = cross_loop_receive(receive, self._loop)
@@ -151,6 +168,15 @@ class HTTPEntry:
             return messages.pop() if messages else await receive()
 
         return replay
+
+
+def _is_of_client(error: BaseException | None) -> bool:
+    """Whether a client that left in the middle of its body is behind an exception."""
+    while error is not None:
+        if isinstance(error, ClientDisconnect):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @dataclass(frozen=True, slots=True)

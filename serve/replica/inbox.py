@@ -126,6 +126,8 @@ class Inbox:
     def _count(self, message: Message) -> Message:
         if "body" in message:
             self.bytes_in += len(message["body"])
+        elif self._task is not None:  # after the answer every request is "disconnected" to ASGI
+            self.is_disconnected = True
         return message
 
     async def _read_ahead(self, arrived: asyncio.Event) -> None:

@@ -11,14 +11,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from observability.instrument.foreign import missing
-
-try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ImportError as gone:
-    name = "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
-    raise missing("uvicorn", name, "answer HTTP requests") from gone
-
 JOIN_BYTES = 65_536
 """Larger pieces are not copied for it."""
 
@@ -73,21 +65,3 @@ class JoiningTransport:
         if pieces and not self._transport.is_closing():
             self._before_write()
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-
-class JoiningProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol over a JoiningTransport.
-
-    Args:
-        before_write: called before anything is sent.
-        **options: uvicorn's.
-    """
-
-    def __init__(self, *, before_write: Callable[[], None], **options: Any) -> None:
-        super().__init__(**options)
-        self._before_write = before_write
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport (asyncio)."""
-        joining = JoiningTransport(transport, self.loop, self._before_write)  # type: ignore[arg-type]
-        super().connection_made(joining)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.types import Message
@@ -19,6 +19,7 @@ from serve.call import Call
 from serve.config import BackendConfig, Traits
 from serve.context import ReplicaContext, set_replica_context
 from serve.definition import Definition
+from serve.ingress_token import make_ingress_token
 from serve.records import ReplicaAddress
 from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
@@ -32,6 +33,7 @@ from serve.request import HTTPRequest, ServeRequest, copy_facts
 from serve.transport.server import CallServer
 
 CLOSE_GRACE_S = 2.0
+LOOPBACK = "127.0.0.1"
 LAG_TICK_S = 0.1
 LAG_WATCH = "watch of the event loop's lag"
 
@@ -52,6 +54,7 @@ class ReplicaSpec:
         secret: whoever calls must hold it.
         logging: the instance's; the backend's own goes before it.
         tracing: `OTEL_` variables; those of the replica's own environment go before them.
+        is_exposed: other nodes are to reach it from the start on.
     """
 
     controller_name: str
@@ -65,6 +68,7 @@ class ReplicaSpec:
     secret: bytes
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
+    is_exposed: bool = False
 
     def logging_of(self, config: BackendConfig) -> LoggingConfig:
         """How records are written under a configuration of the backend."""
@@ -77,7 +81,7 @@ class Replica:
 
     Args:
         spec: what to run.
-        host: address to listen on.
+        host: address of this node, listened on once other nodes are to reach the replica.
         node_id: Ray's id of this node, hexadecimal.
         actor_name: name of this actor.
         shadow: sends copies of requests to shadow backends.
@@ -108,6 +112,7 @@ class Replica:
             f"Replica '{spec.replica_tag}'",
         )
         self._user: UserCallable
+        self._address: ReplicaAddress
         self._http: HTTPServer
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
@@ -153,8 +158,7 @@ class Replica:
         if call.traceparent or tracing.active is not None:
             caller = parse_traceparent(call.traceparent)
             tracing.join_trace(context, caller, call.tracestate)
-        is_shadow = isinstance(call.data, HTTPRequest)
-        visit = CallVisit(self._trail, context, call, "shadow" if is_shadow else way)
+        visit = CallVisit(self._trail, context, call, "shadow" if call.is_shadow else way)
         try:
             if not self._gate.try_enter():
                 await self._gate.wait()
@@ -173,6 +177,8 @@ class Replica:
         if isinstance(call.data, HTTPRequest) and self._user.asgi_app is not None:
             await self._run_app(call.data)
             return None
+        if call.is_shadow:
+            self._user.check_exposed(call.method)
         method = self._user.find(call.method)
         request: object = call.data
         if not isinstance(request, HTTPRequest):
@@ -214,26 +220,42 @@ class Replica:
         self._user.discard()
         self._threads.stop()
 
+    async def expose(self) -> ReplicaAddress:
+        """Listen where other nodes reach it too; its address from now on."""
+        if not self._address.is_exposed:
+            self._address = replace(
+                self._address,
+                host=self._host,
+                http_port=await self._http.listen(self._host),
+                call_port=await self._calls.listen(self._host),
+                is_exposed=True,
+            )
+        return self._address
+
     async def _listen(self) -> ReplicaAddress:
         spec = self.spec
+        host = self._host if spec.is_exposed else LOOPBACK
         tags = (spec.backend_tag, spec.replica_tag)
         entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow, self._trail)
         flush = self._trail.flush
-        self._http = HTTPServer(entry, self._host, self._app_state(), flush)
-        await self._http.start()
+        token = make_ingress_token(spec.secret)
+        self._http = HTTPServer(entry, token, entry.tag_headers, self._app_state(), flush)
+        http_port = await self._http.listen(host)
         self._calls = CallServer(
             self._execute_message, spec.secret, replica_tag=spec.replica_tag, before_write=flush
         )
-        bound = await self._calls.start(self._host)
-        return ReplicaAddress(
+        bound = await self._calls.start(host)
+        self._address = ReplicaAddress(
             spec.replica_tag,
             self._actor_name,
             self._node_id,
-            self._host,
-            self._http.port,
+            host,
+            http_port,
             bound.port,
             bound.socket_name,
+            spec.is_exposed,
         )
+        return self._address
 
     def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:
         return self.execute(Call(*message), "call")

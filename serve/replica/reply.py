@@ -9,13 +9,15 @@ from starlette.types import Message, Scope, Send
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
 from serve.replica.inbox import Inbox
+from serve.replica.protocol import MALFORMED
 from serve.replica.trail import ReplicaTrail
 
 Headers = list[tuple[bytes, bytes]]
 
 _SWITCHING = 101
 _FORBIDDEN = 403
-_TRY_LATER = 1013  # close code of RFC 6455's registry
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_BODIES = frozenset({"http.response.body", "websocket.http.response.body"})
 
 
 class Reply:
@@ -89,15 +91,19 @@ class Reply:
         A background task of the answer outlives its client.
         """
         kind = message["type"]
-        if kind == "http.response.body":
+        if kind == "websocket.close" and not self.is_started:
+            await self._answer(_FORBIDDEN, [], b"")  # what ASGI's servers do, and with the tags
+            return
+        if kind in _BODIES:
             self._bytes_out += len(message.get("body", b""))
             if not message.get("more_body"):
                 if self.inbox is not None:
                     self.inbox.close()
                 self.end()
-        elif kind in ("http.response.start", "websocket.accept"):
+        elif kind in _STARTS:
             self.is_started = True
-            self._status = message.get("status", _SWITCHING)
+            is_late = self.inbox is not None and self.inbox.is_disconnected
+            self._status = CALLER_GONE if is_late else message.get("status", _SWITCHING)
             headers = message["headers"] = [*message.get("headers", ()), *self._tag_headers]
             if self._context.trace is not None:
                 headers.append(
@@ -109,19 +115,18 @@ class Reply:
 
     async def refuse(self, status: int, text: str) -> None:
         """Answer with an error of Tagtrail's own."""
-        if self._scope["type"] == "websocket":
-            self._status = status
-            await self._send({"type": "websocket.close", "code": _TRY_LATER, "reason": text[:120]})
-            return
-        body = text.encode()
-        headers: Headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-        ]
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
         if status == 503:
             headers.append((b"retry-after", b"1"))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await self._answer(status, headers, text.encode())
+
+    async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer: to who asked for a WebSocket, too."""
+        kind = "http" if self._scope["type"] == "http" else "websocket.http"
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        start = {"type": f"{kind}.response.start", "status": status, "headers": headers}
+        await self.send(start)
+        await self.send({"type": f"{kind}.response.body", "body": body})
 
     def end(self) -> None:
         """Tell the trail, once. Called too when no answer, or only a part of one, went out."""
@@ -133,6 +138,8 @@ class Reply:
             self._queue_s, self._begun = now - self._arrived, now
         scope, inbox = self._scope, self.inbox
         is_http = scope["type"] == "http"
+        if MALFORMED in scope and self._status in (0, CALLER_GONE):
+            self._status, self.error = 400, "bad_request"
         self._trail.end(
             self._context,
             "http" if is_http else "websocket",

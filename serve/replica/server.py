@@ -1,28 +1,30 @@
-"""The HTTP server inside a replica: uvicorn on the replica's own event loop, on a free port."""
+"""The HTTP server inside a replica: uvicorn on the replica's own event loop, on free ports."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from serve.replica.joining import JoiningProtocol
+from serve.replica.protocol import ReplicaProtocol, ReplicaWebSocket
+from serve.strangers import Strangers
 
 KEEP_ALIVE_S = 24 * 3600
 """HAProxy closes idle connections; if the replica did, a request could meet a closing one."""
 
 
 class HTTPServer:
-    """Serves an ASGI application on `host` and a port that the system chooses.
+    """Serves an ASGI application to the ingresses of its instance, on ports the system chooses.
 
     Args:
         app: the application.
-        host: address to listen on.
+        token: what the ingresses send with each request.
+        tag_headers: of the replica, on what the server itself answers.
         state: what the application's start-up left behind; each request gets a copy. None: nothing.
         before_write: called before anything is sent: what must be in a file by then is written.
     """
@@ -30,16 +32,24 @@ class HTTPServer:
     def __init__(
         self,
         app: ASGIApp,
-        host: str,
+        token: str,
+        tag_headers: Iterable[tuple[bytes, bytes]] = (),
         state: dict[str, Any] | None = None,
         before_write: Callable[[], None] = lambda: None,
     ) -> None:
-        self._socket = _listen(host)
-        self.port: int = self._socket.getsockname()[1]
+        if not token:
+            raise ValueError("HTTPServer needs a token: an empty one would admit everybody.")
+        self._sockets: list[socket.socket] = []
         config = uvicorn.Config(
             app,
-            http=functools.partial(JoiningProtocol, before_write=before_write),  # type: ignore[arg-type]
-            ws="websockets-sansio",
+            http=functools.partial(  # type: ignore[arg-type]
+                ReplicaProtocol,
+                token=token.encode(),
+                tag_headers=tag_headers,
+                on_stranger=Strangers("An HTTP request").note,
+                before_write=before_write,
+            ),
+            ws=ReplicaWebSocket,
             lifespan="off",
             log_config=None,
             log_level="warning",  # that a server started is told by Tagtrail itself
@@ -54,14 +64,20 @@ class HTTPServer:
         self._server.lifespan = config.lifespan_class(config)
         self._server.lifespan.state.update(state or {})
 
-    async def start(self) -> None:
-        """Begin to accept."""
-        await self._server.startup(sockets=[self._socket])
+    async def listen(self, host: str) -> int:
+        """Accept requests at an address of this machine too; the port."""
+        listener = _listen(host)
+        self._sockets.append(listener)
+        before = self._server.servers if self._server.started else []
+        await self._server.startup(sockets=[listener])
+        self._server.servers[:0] = before  # uvicorn keeps those of its last start-up only
+        port: int = listener.getsockname()[1]
+        return port
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, give open connections so long to end, then cut them."""
         try:
-            await asyncio.wait_for(self._server.shutdown(sockets=[self._socket]), grace_s)
+            await asyncio.wait_for(self._server.shutdown(sockets=self._sockets), grace_s)
         except asyncio.TimeoutError:
             for connection in list(self._server.server_state.connections):
                 connection.transport.abort()

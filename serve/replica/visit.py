@@ -8,12 +8,13 @@ import time
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
 from serve.call import Call
-from serve.errors import QueueTimeoutError
+from serve.errors import NotExposedError, QueueTimeoutError
 from serve.replica.callable import describe_failure
 from serve.replica.reply import describe_error
 from serve.replica.trail import ReplicaTrail
 
 _OK = 200
+_NOT_FOUND = 404
 _FAILED = 500
 _BUSY = 503
 
@@ -61,6 +62,8 @@ class CallVisit:
             self._status, self._error = CALLER_GONE, "caller_gone"
         elif isinstance(error, QueueTimeoutError) and self._begun < 0:
             self._status, self._error = _BUSY, "queue_timeout"
+        elif isinstance(error, NotExposedError):
+            self._status, self._error = _NOT_FOUND, "method_not_exposed"
         else:
             self._status = _FAILED
             self._error, self._exception = describe_error(error), describe_failure(error)

@@ -222,6 +222,11 @@ async def connect(
         AuthError: the listener is not one of this instance, or this process is none of its.
     """
     peer = f"Replica {address.replica_tag!r} at {address.host}:{address.call_port}"
+    if not address.is_reachable_from(local_node_id):  # somebody else may listen there on this node
+        raise ReplicaUnavailableError(
+            f"{peer} cannot be reached yet: it listens on its own node only until the controller "
+            "knows that the cluster has more than one."
+        )
     try:
         return await asyncio.wait_for(_connect(address, secret, local_node_id, peer), timeout_s)
     except WrongReplicaError as error:

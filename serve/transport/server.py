@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from observability.instrument.supervision import keep_running, watch_task
+from serve.strangers import Strangers
 from serve.transport.auth import AuthError
 from serve.transport.handshake import admit_client
 from serve.transport.served import Handler, ServedConnection
@@ -23,7 +24,6 @@ DEFAULT_MAX_RUNNING = 1000
 ACCEPT = "acceptance of call connections"
 ADMIT = "admission of a call connection"
 _BACKLOG = 1024
-_MAX_NAMED_PEERS = 1000  # strangers that are remembered, so that each is logged once
 _ACCEPT_PAUSE_S = 0.2
 
 
@@ -76,7 +76,7 @@ class CallServer:
         self._connections: set[ServedConnection] = set()
         self._draining = False
         self._idle = asyncio.Event()
-        self._strangers: set[str] = set()
+        self._strangers = Strangers("A call connection", self._logger)
 
     @property
     def in_flight(self) -> int:
@@ -100,18 +100,20 @@ class CallServer:
         Raises:
             OSError: `host` is not an address of this machine.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        port: int = self._listen(family, address).getsockname()[1]
+        port = await self.listen(host)
         name = ""
         if sys.platform == "linux":
             name = f"tagtrail-{secrets.token_hex(16)}"
             self._listen(socket.AF_UNIX, f"\0{name}")
-        for listener in self._listeners:
-            accept = functools.partial(self._accept, loop, listener)
-            self._spawn(keep_running(ACCEPT, accept))
         return Bound(port, name)
+
+    async def listen(self, host: str) -> int:
+        """Listens on one more address; the port. Raises as `start` does."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        port: int = self._listen(family, address).getsockname()[1]
+        return port
 
     def _listen(self, family: int, address: object) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -119,6 +121,8 @@ class CallServer:
         listener.setblocking(False)
         listener.bind(address)  # type: ignore[arg-type]
         listener.listen(_BACKLOG)
+        accept = functools.partial(self._accept, asyncio.get_running_loop(), listener)
+        self._spawn(keep_running(ACCEPT, accept))
         return listener
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -145,7 +149,7 @@ class CallServer:
             await admit_client(sock, self._secret, self._replica_tag)
             _, connection = await loop.connect_accepted_socket(self._new_connection, sock)
         except AuthError as error:
-            self._log_stranger(_peer_name(sock, address), error)
+            self._strangers.note(_peer_name(sock, address), error)
             sock.close()
         except OSError as error:
             sock.close()
@@ -174,13 +178,6 @@ class CallServer:
             self._connections.discard(connection)
         if self._draining and not self.in_flight:
             self._idle.set()
-
-    def _log_stranger(self, peer: str, error: AuthError) -> None:
-        level = logging.DEBUG
-        if peer not in self._strangers and len(self._strangers) < _MAX_NAMED_PEERS:
-            self._strangers.add(peer)
-            level = logging.WARNING
-        self._logger.log(level, "A call connection from %s was refused: %s", peer, error)
 
     def drain(self) -> None:
         """Sends clients elsewhere; later calls are rejected unexecuted, running ones finish."""

@@ -85,6 +85,8 @@ def ray_node(
         *(*prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
         f"--temp-dir={folder}",
         *(f"--{name}={free_port()}" for name in ports),
+        # Any that are free: `ray start` counts up from 10002, as another cluster does meanwhile.
+        *("--min-worker-port=0", "--max-worker-port=0"),
         *options,
     ]
     with tempfile.TemporaryFile("w+") as log:

@@ -80,10 +80,10 @@ def bring_up(instance: Instance) -> Deploy:
     """Make a backend and an endpoint for it: `bring_up(target, *init_args, **config)` gives their
     name.
 
-    The name is the backend's tag and the endpoint's name, and the route is `/<name>`. `methods` and
+    The name is the backend's tag and the endpoint's name, and the route is `/<name>`; no other test
+    of the session has it, whose handles and series would still be there. `methods` and
     `actor_options` are taken out of the configuration.
     """
-    numbers = itertools.count(1)
 
     def make(
         target: Any,
@@ -92,7 +92,7 @@ def bring_up(instance: Instance) -> Deploy:
         actor_options: dict[str, Any] | None = None,
         **config: Any,
     ) -> str:
-        name = f"b{next(numbers)}"
+        name = f"b{next(_numbers)}"
         serve.create_backend(
             name, target, *init_args, ray_actor_options=actor_options, config=QUICK | config
         )

@@ -6,6 +6,7 @@ Needs root and the program `ip`. A link can be taken down: the host runs on and 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import itertools
 import json
@@ -13,8 +14,10 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,12 +79,13 @@ def hosts(count: int) -> Iterator[list[Host]]:
 
 
 def _make(name: str, count: int, undo: contextlib.ExitStack) -> list[Host]:
-    network = _free_network()
-    addresses = [str(address) for address in itertools.islice(network.hosts(), count + 1)]
-    _ip("link", "add", name, "type", "bridge")
-    undo.callback(_ip, "link", "delete", name)
-    _ip("address", "add", f"{addresses[-1]}/{network.prefixlen}", "dev", name)
-    _ip("link", "set", name, "up")
+    with _one_at_a_time():  # who looks meanwhile would find the same network free
+        network = _free_network()
+        addresses = [str(address) for address in itertools.islice(network.hosts(), count + 1)]
+        _ip("link", "add", name, "type", "bridge")
+        undo.callback(_ip, "link", "delete", name)
+        _ip("address", "add", f"{addresses[-1]}/{network.prefixlen}", "dev", name)
+        _ip("link", "set", name, "up")
     made = []
     for number, address in enumerate(addresses[:-1]):
         host = Host(address, f"{name}h{number}", f"{name}v{number}")
@@ -99,6 +103,14 @@ def _make(name: str, count: int, undo: contextlib.ExitStack) -> list[Host]:
         _ip(*inside, "route", "add", "default", "via", addresses[-1])
         made.append(host)
     return made
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of all test runs on this machine."""
+    with (Path(tempfile.gettempdir()) / "tagtrail-tests-hosts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _free_network() -> ipaddress.IPv4Network:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 import serve
+from serve.ingress.metrics_page import ASK_S
+from tests.integration.processes import wait_until
 
 Series = tuple[str, dict[str, str], float]
 """Name, tags, value."""
@@ -51,4 +55,20 @@ def page_address() -> str:
 
 
 def page() -> list[Series]:
+    """The page with the numbers of this moment.
+
+    An actor that does not answer within `ASK_S` keeps its last numbers: on a busy machine that may
+    be any. A page that came sooner waited for nobody in vain.
+    """
+
+    def whole() -> list[Series] | None:
+        begun = time.monotonic()
+        series = page_at_once()
+        return series if time.monotonic() - begun < ASK_S else None
+
+    return wait_until(whole) or []
+
+
+def page_at_once() -> list[Series]:
+    """The page as it comes, whoever has not answered in time."""
     return parse(httpx.get(f"http://{page_address()}/metrics", timeout=30).text)

@@ -66,7 +66,7 @@ def test_an_async_backend_works_on_requests_at_once(instance: Instance, bring_up
             self.count += 1
             if self.count == 3:
                 self.all_here.set()
-            await asyncio.wait_for(self.all_here.wait(), 20)
+            await asyncio.wait_for(self.all_here.wait(), 60)
             return "met"
 
     assert get_all(instance, f"/{bring_up(Meeting)}", 3) == ["met"] * 3
@@ -320,17 +320,14 @@ def test_after_a_failed_start_the_tag_is_free_and_others_run(
 def test_a_constructor_that_takes_too_long_is_an_error(instance: Instance) -> None:
     class Sleepy:
         def __init__(self) -> None:
-            time.sleep(60)
+            time.sleep(600)
 
-    started = time.monotonic()
     with pytest.raises(serve.BackendStartError, match="still in its constructor after 1 s"):
         serve.create_backend("b", Sleepy, config={"startup_timeout_s": 1})
-    assert time.monotonic() - started < 20
     assert serve.list_backends() == {}
 
 
 def test_resources_that_are_not_there_are_an_error_in_time(instance: Instance) -> None:
-    started = time.monotonic()
     with pytest.raises(serve.BackendStartError, match=r"got no resources within 1 s.*'Magic': 1"):
         serve.create_backend(
             "b",
@@ -338,7 +335,6 @@ def test_resources_that_are_not_there_are_an_error_in_time(instance: Instance) -
             ray_actor_options={"resources": {"Magic": 1}},
             config={"placement_timeout_s": 1},
         )
-    assert time.monotonic() - started < 20
     assert serve.list_backends() == {}
 
 
@@ -385,7 +381,7 @@ def test_scaling_up_and_down_fails_no_request(instance: Instance, bring_up: Depl
     with ThreadPoolExecutor(6) as pool:
         web = [pool.submit(ask_http) for _ in range(3)]
         asked = [
-            pool.submit(ask, lambda: handle.call().result(20)),
+            pool.submit(ask, lambda: handle.call().result(60)),
             pool.submit(ask, lambda: ray.get(handle.remote())),
         ]
         try:
@@ -419,19 +415,21 @@ class Slow:
         asyncio.get_running_loop().call_later(0.3, self.free.set)
 
 
-def begin_slow_request(instance: Instance, pool: ThreadPoolExecutor) -> Any:
+def begin_slow_request(
+    instance: Instance, pool: ThreadPoolExecutor, config: dict[str, Any] | None = None
+) -> Any:
     """A request to backend `slow` that is under way, past its endpoint, which is gone."""
-    serve.create_backend("slow", Slow, config=QUICK)
+    serve.create_backend("slow", Slow, config=QUICK | (config or {}))
     serve.create_endpoint("slow", backend="slow", route="/slow", methods=["POST"])
     request = pool.submit(instance.http.post, "/slow")  # HAProxy would repeat a GET for 5 s
-    serve.get_handle("slow").options(method_name="wait_until_begun").call().result(20)
+    serve.get_handle("slow").options(method_name="wait_until_begun").call().result(60)
     return request
 
 
 def test_deleting_a_backend_lets_its_requests_finish(instance: Instance) -> None:
     with ThreadPoolExecutor(1) as pool:
         request = begin_slow_request(instance, pool)
-        serve.get_handle("slow").options(method_name="release_soon").call().result(20)
+        serve.get_handle("slow").options(method_name="release_soon").call().result(60)
         serve.delete_endpoint("slow")
         serve.delete_backend("slow")
         assert request.result().text == "finished"
@@ -439,12 +437,11 @@ def test_deleting_a_backend_lets_its_requests_finish(instance: Instance) -> None
 
 
 def test_deleting_a_backend_by_force_does_not_wait(instance: Instance) -> None:
+    grace = {"experimental_graceful_shutdown_timeout_s": 600}  # longer than any test
     with ThreadPoolExecutor(1) as pool:
-        request = begin_slow_request(instance, pool)
+        request = begin_slow_request(instance, pool, grace)
         serve.delete_endpoint("slow")
-        started = time.monotonic()
         serve.delete_backend("slow", force=True)
-        assert time.monotonic() - started < 10  # the grace time is 20 s
         assert request.result().status_code != 200
     assert serve.list_backends() == {}
 
@@ -544,10 +541,8 @@ def test_a_wrong_create_backend_raises_and_changes_nothing(
 def test_options_that_ray_refuses_are_refused_at_once_and_good_ones_work_then(
     instance: Instance, kind: type[Exception], words: str, options: dict[str, Any]
 ) -> None:
-    began = time.monotonic()
     with pytest.raises(kind, match=f"^Backend 'picky': .*{words}") as caught:
         serve.create_backend("picky", hello, ray_actor_options=options)
-    assert time.monotonic() - began < 2
     assert type(caught.value) is kind
     assert "picky" not in serve.list_backends()
     serve.create_backend("picky", hello, ray_actor_options={"num_cpus": 0}, config=QUICK)

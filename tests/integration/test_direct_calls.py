@@ -48,6 +48,7 @@ class Toolbox:
     def __init__(self) -> None:
         self._begun: list[str] = []
         self._ended: list[str] = []
+        self._here = 0
 
     async def __call__(self, request: Any) -> Any:
         return request.data
@@ -85,6 +86,13 @@ class Toolbox:
 
     async def total(self, request: Any) -> float:
         return float(request.data.sum())
+
+    async def meet(self, request: Any) -> str:
+        """Nobody leaves before so many are here."""
+        self._here += 1
+        while self._here < request.data:
+            await asyncio.sleep(0.01)
+        return "met"
 
     async def nap(self, request: Any) -> str:
         seconds, name = request.data
@@ -165,11 +173,9 @@ async def test_an_answer_is_awaited(toolbox: RayServeSyncHandle) -> None:
 
 
 async def test_many_calls_are_in_flight_at_once(toolbox: RayServeSyncHandle) -> None:
-    nap = toolbox.options(method_name="nap")
-    started = time.monotonic()
-    answers = await asyncio.gather(*(nap.call((0.3, "many")) for _ in range(300)))
-    assert set(answers) == {"rested"}
-    assert time.monotonic() - started < 45  # one after the other: 90
+    meet = toolbox.options(method_name="meet")
+    answers = await asyncio.gather(*(meet.call(300) for _ in range(300)))
+    assert answers == ["met"] * 300
 
 
 def test_a_response_knows_whether_it_is_done(toolbox: RayServeSyncHandle, tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_a_response_knows_whether_it_is_done(toolbox: RayServeSyncHandle, tmp_pa
 
 def test_a_result_can_be_asked_for_twice(toolbox: RayServeSyncHandle) -> None:
     response = toolbox.call("again")
-    assert response.result(10) == response.result(10) == "again"
+    assert response.result(60) == response.result(60) == "again"
 
 
 async def test_result_on_an_event_loop_says_to_await(toolbox: RayServeSyncHandle) -> None:
@@ -204,7 +210,7 @@ def test_result_gives_up_after_its_timeout_and_the_call_goes_on(
 
 def test_the_backends_own_timeout_error_is_not_taken_for_ours(toolbox: RayServeSyncHandle) -> None:
     with pytest.raises(TimeoutError, match="the backend's own"):
-        toolbox.options(method_name="fail_timeout").call().result(10)
+        toolbox.options(method_name="fail_timeout").call().result(60)
 
 
 async def test_options_and_keyword_arguments_reach_the_handler(
@@ -227,7 +233,7 @@ def test_a_users_exception_is_a_ray_task_error_and_its_own_type(
     toolbox: RayServeSyncHandle, method: str
 ) -> None:
     with pytest.raises(Mishap) as caught:
-        toolbox.options(method_name=method).call().result(10)
+        toolbox.options(method_name=method).call().result(60)
     assert isinstance(caught.value, RayTaskError)
     assert caught.value.code in (7, 8)
     assert f"in {method}" in str(caught.value)  # the replica's traceback
@@ -242,7 +248,7 @@ async def test_a_users_exception_is_the_same_when_awaited(toolbox: RayServeSyncH
 def test_call_and_remote_raise_alike(toolbox: RayServeSyncHandle) -> None:
     handle = toolbox.options(method_name="fail")
     with pytest.raises(Mishap) as by_call:
-        handle.call().result(10)
+        handle.call().result(60)
     with pytest.raises(Mishap) as by_remote:
         ray.get(handle.remote())
     assert type(by_call.value).__name__ == type(by_remote.value).__name__
@@ -251,7 +257,7 @@ def test_call_and_remote_raise_alike(toolbox: RayServeSyncHandle) -> None:
 
 def test_an_exception_that_cannot_travel_arrives_as_its_text(toolbox: RayServeSyncHandle) -> None:
     with pytest.raises(serve.RayServeException, match="Unbuildable: strange"):
-        toolbox.options(method_name="fail_unbuildable").call().result(10)
+        toolbox.options(method_name="fail_unbuildable").call().result(60)
 
 
 @pytest.mark.parametrize("way", ["call", "remote"])
@@ -262,24 +268,24 @@ def test_an_exception_that_cannot_travel_arrives_as_its_text(toolbox: RayServeSy
 def test_an_exit_in_a_handler_is_the_callers_error_and_the_replica_goes_on(
     toolbox: RayServeSyncHandle, method: str, kind: str, way: str
 ) -> None:
-    before = toolbox.options(method_name="pid").call().result(30)
+    before = toolbox.options(method_name="pid").call().result(60)
     handle = toolbox.options(method_name=method)
     with pytest.raises(serve.RayServeException, match=f"{kind}: no thanks"):
         if way == "call":
-            handle.call().result(30)
+            handle.call().result(60)
         else:
-            ray.get(handle.remote(), timeout=30)
-    assert toolbox.options(method_name="pid").call().result(30) == before
+            ray.get(handle.remote(), timeout=60)
+    assert toolbox.options(method_name="pid").call().result(60) == before
 
 
 def test_a_missing_method_names_the_methods_there_are(toolbox: RayServeSyncHandle) -> None:
     with pytest.raises(serve.RayServeException, match=r"method nope .*\['__call__', .*'facts'"):
-        toolbox.options(method_name="nope").call().result(10)
+        toolbox.options(method_name="nope").call().result(60)
 
 
 def test_what_cannot_be_pickled_is_refused_at_the_call(toolbox: RayServeSyncHandle) -> None:
     with pytest.raises(serve.RayServeException, match="pickle"):
-        toolbox.call(threading.Lock()).result(10)
+        toolbox.call(threading.Lock()).result(60)
 
 
 def test_an_endpoint_that_never_comes_fails_after_five_seconds(
@@ -290,8 +296,8 @@ def test_an_endpoint_that_never_comes_fails_after_five_seconds(
     with pytest.raises(
         serve.RayServeException, match=r"Endpoint never doesn't exist after 5s timeout"
     ):
-        handle.call().result(20)
-    assert 4.5 < time.monotonic() - started < 30
+        handle.call().result(60)
+    assert time.monotonic() - started > 4.5
 
 
 def test_a_call_waits_for_an_endpoint_that_appears_meanwhile(
@@ -309,7 +315,7 @@ def test_a_call_waits_for_an_endpoint_that_appears_meanwhile(
 
 
 def test_an_object_ref_is_resolved_by_call(toolbox: RayServeSyncHandle) -> None:
-    assert toolbox.call(ray.put([1, 2])).result(10) == [1, 2]
+    assert toolbox.call(ray.put([1, 2])).result(60) == [1, 2]
 
 
 async def test_an_answer_of_remote_feeds_an_awaited_call(toolbox: RayServeSyncHandle) -> None:
@@ -319,7 +325,7 @@ async def test_an_answer_of_remote_feeds_an_awaited_call(toolbox: RayServeSyncHa
 def test_a_reference_to_an_error_is_the_callers_error(toolbox: RayServeSyncHandle) -> None:
     failed = toolbox.options(method_name="fail").remote()
     with pytest.raises(Mishap):
-        toolbox.call(failed).result(10)
+        toolbox.call(failed).result(60)
 
 
 async def test_fifty_megabytes_of_array_go_there_quickly(toolbox: RayServeSyncHandle) -> None:
@@ -372,7 +378,7 @@ def test_cancel_from_blocking_code_ends_the_handler_too(toolbox: RayServeSyncHan
     wait_until(lambda: "blocking" in begun.call().result(60))
     assert response.cancel()
     ended = toolbox.options(method_name="ended")
-    assert wait_until(lambda: "blocking" in ended.call().result(10))
+    assert wait_until(lambda: "blocking" in ended.call().result(60))
 
 
 async def test_a_cancelled_task_cancels_the_call_that_it_awaits(
@@ -391,19 +397,19 @@ async def test_a_cancelled_task_cancels_the_call_that_it_awaits(
 
 def test_cancelling_what_is_answered_does_nothing(toolbox: RayServeSyncHandle) -> None:
     response = toolbox.call("answered")
-    assert response.result(10) == "answered"
+    assert response.result(60) == "answered"
     assert not response.cancel()
-    assert response.result(10) == "answered"
+    assert response.result(60) == "answered"
 
 
 def test_a_cancelled_call_gives_its_place_to_the_next(deploy: Deploy) -> None:
     handle = serve.get_handle(deploy(hold, max_concurrent_queries=1))
-    handle.call(0).result(10)
+    handle.call(0).result(60)
     first, second = handle.call(60), handle.call(0)
     time.sleep(0.1)
     assert not second.done()
     first.cancel()
-    assert second.result(10)
+    assert second.result(60)
 
 
 def test_a_call_cancelled_while_it_waits_is_never_run(deploy: Deploy, tmp_path: Path) -> None:
@@ -413,7 +419,7 @@ def test_a_call_cancelled_while_it_waits_is_never_run(deploy: Deploy, tmp_path: 
     waiting.cancel()
     (tmp_path / "go").touch()
     slow.result(60)
-    assert handle.options(method_name="count").call().result(10) == 1
+    assert handle.options(method_name="count").call().result(60) == 1
 
 
 class Counter:
@@ -434,7 +440,7 @@ class Counter:
 
 def test_several_threads_call_at_once(toolbox: RayServeSyncHandle) -> None:
     def ask(number: int) -> list[int]:
-        return [toolbox.call(number * 100 + i).result(10) for i in range(50)]
+        return [toolbox.call(number * 100 + i).result(60) for i in range(50)]
 
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(ask, range(6)))
@@ -488,7 +494,7 @@ def test_a_script_with_many_loops_ends_without_a_word(
             left = nap.call((60, "left behind"))  # in flight when the loop ends
             return await handle.call(1)
 
-        print([asyncio.run(ask()) for _ in range(3)], handle.call(2).result(10))
+        print([asyncio.run(ask()) for _ in range(3)], handle.call(2).result(60))
         """,
         ray_address,
     )
@@ -508,6 +514,7 @@ def test_calls_that_wait_when_the_instance_ends_fail_at_once(
         import asyncio, os, sys, time
         import ray
         import serve
+        import serve.handle.router
         ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
         serve.start(http_options={"location": "NoServer"})
         begun = sys.argv[2]
@@ -526,13 +533,12 @@ def test_calls_that_wait_when_the_instance_ends_fail_at_once(
         while not os.path.exists(begun):
             time.sleep(0.01)
         serve.shutdown()
-        started = time.monotonic()
-        for ask in [*(lambda r=r: r.result(20) for r in responses), handle.call, handle.remote]:
+        serve.handle.router.UNKNOWN_ENDPOINT_S = 600  # who waited would not see the end
+        for ask in [*(lambda r=r: r.result(60) for r in responses), handle.call, handle.remote]:
             try:
                 ask()
             except serve.RayServeException as error:
                 print(type(error).__name__)
-        assert time.monotonic() - started < 4, "waited"
         """,
         ray_address,
         tmp_path / "begun",
@@ -553,8 +559,8 @@ def test_calls_that_wait_when_the_instance_ends_fail_at_once(
 def test_max_concurrent_queries_holds(deploy: Deploy) -> None:
     handle = serve.get_handle(deploy(Busy, 3, max_concurrent_queries=3))
     for response in [handle.call() for _ in range(12)]:
-        response.result(10)
-    assert handle.options(method_name="most").call().result(10) == 3
+        response.result(60)
+    assert handle.options(method_name="most").call().result(60) == 3
 
 
 def test_max_concurrent_queries_holds_over_call_and_remote_together(deploy: Deploy) -> None:
@@ -563,8 +569,8 @@ def test_max_concurrent_queries_holds_over_call_and_remote_together(deploy: Depl
     responses = [handle.call() for _ in range(6)]
     ray.get(references)
     for response in responses:
-        response.result(10)
-    assert handle.options(method_name="most").call().result(10) == 2
+        response.result(60)
+    assert handle.options(method_name="most").call().result(60) == 2
 
 
 def test_a_full_replica_is_skipped(deploy: Deploy, tmp_path: Path) -> None:
@@ -574,7 +580,7 @@ def test_a_full_replica_is_skipped(deploy: Deploy, tmp_path: Path) -> None:
     assert not slow_pid.done()
     assert len(quick_pids) == 1
     (tmp_path / "go").touch()
-    assert slow_pid.result(10) not in quick_pids
+    assert slow_pid.result(60) not in quick_pids
 
 
 async def test_calls_go_round_the_replicas(deploy: Deploy) -> None:

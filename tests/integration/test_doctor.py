@@ -22,18 +22,18 @@ from observability.trail.segments import SegmentFolder
 from serve.session import segment_folder, session_folder
 from serve.status import describe
 from tests.conftest import free_port
+from tests.integration.command import tagtrail, typed_tagtrail
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.grafana_api import TOKEN, run_grafana_api
 from tests.integration.processes import ROOT, wait_until
 from tests.integration.stations import run_prometheus, run_victoria_logs, run_vlagent
-from tests.integration.test_cli import tagtrail
 
 Report = dict[str, Any]
 
 
 def doctor(address: str, *options: str, code: int = 0) -> Report:
     """The report, once its exit code is the expected one; findings by station."""
-    done = tagtrail("--address", address, "doctor", "--json", *options, timeout_s=150)
+    done = tagtrail("--address", address, "doctor", "--json", *options)
     assert done.returncode == code, done.stdout + done.stderr
     report: Report = json.loads(done.stdout)
     return report | {finding["station"]: finding for finding in report["stations"]}
@@ -134,7 +134,7 @@ def test_no_endpoint_sees_the_canary_not_even_one_that_takes_every_path(
 def test_the_lines_for_people_say_what_is_there_and_end_with_a_sentence(
     ray_address: str, segments: Path
 ) -> None:
-    done = tagtrail("--address", ray_address, "doctor")
+    done = typed_tagtrail("--address", ray_address, "doctor", timeout_s=150)
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     assert [line[0] for line in lines[:4]] == ["✓"] * 4

@@ -30,10 +30,13 @@ from tests.integration.clusters import (
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import run_python, script_env, wait_until, write_script
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.in_order,
+    pytest.mark.timeout(600),  # a fixture's time counts
+]
 
 PORT = 8000
-REQUEST_TIMEOUT_S = 5
 LONG_S = 120
 """Longest wait for what takes seconds on an idle machine."""
 
@@ -147,12 +150,11 @@ def cluster() -> Iterator[Cluster]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client saw of one request. Times: seconds of the monotonic clock."""
+    """What a client saw of one request; when it began, in seconds of the monotonic clock."""
 
     host: int
     status: int
     began: float
-    ended: float
 
 
 @dataclass
@@ -195,7 +197,7 @@ class Clients:
             while not self._end.wait(0.02):
                 began = time.monotonic()
                 status = http.get(self.cluster.url(number, "/hello")).status_code
-                self.answers.append(Answer(number, status, began, time.monotonic()))
+                self.answers.append(Answer(number, status, began))
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,7 @@ class CutOff:
 
     Attributes:
         answers: of the two others.
-        cut_at: when its cable was pulled, seconds of the monotonic clock.
-        settled_at: when `status` told that all is well without it.
+        settled_at: when `status` told that all is well without it, seconds of the monotonic clock.
         status: as it was then.
         local: id of a request that the host itself answered to a client on it.
         is_serving: its HAProxy ran on after that.
@@ -213,7 +214,6 @@ class CutOff:
     """
 
     answers: list[Answer]
-    cut_at: float
     settled_at: float
     status: Any
     local: str
@@ -239,7 +239,6 @@ def cut_off(cluster: Cluster) -> CutOff:
     with Clients(cluster, (0, 0, 1, 1)) as clients:
         clients.wait_for(50)
         cluster.hosts[2].cut_off()
-        cut_at = time.monotonic()
         told = cluster.python(2, "-c", ASK_LOCALLY)
         assert told.returncode == 0, told.stderr
         # Now: a raylet that reaches no head for a minute ends, and all that it started.
@@ -248,9 +247,7 @@ def cut_off(cluster: Cluster) -> CutOff:
         status, settled_at = cluster.status(), time.monotonic()
         clients.wait_for(50)
     left = {process for process in processes if process in descendants(cluster.nodes[2].pid)}
-    return CutOff(
-        clients.answers, cut_at, settled_at, status, told.stdout.strip(), is_serving, left
-    )
+    return CutOff(clients.answers, settled_at, status, told.stdout.strip(), is_serving, left)
 
 
 @pytest.fixture(scope="module")
@@ -357,10 +354,9 @@ def test_without_a_host_the_others_answer_and_only_what_it_had_taken_fails(
 ) -> None:
     failed = [answer for answer in cut_off.answers if answer.status != 200]
     # One that was sent over a connection to the host just when it was cut off, or before that was
-    # noticed. How many: those under way and the idle connections.
+    # noticed. How many: those under way and the idle connections. 504: request_timeout_s ended it.
     assert {answer.status for answer in failed} <= {504}
     assert len(failed) <= 20
-    assert all(answer.ended - answer.began < REQUEST_TIMEOUT_S + 5 for answer in failed)
     assert [a for a in failed if a.began > cut_off.settled_at] == []
     assert {a.host for a in cut_off.answers if a.began > cut_off.settled_at} == {0, 1}
 
@@ -393,10 +389,13 @@ def test_what_it_recorded_while_it_was_cut_off_is_found(
     assert {r["node"] for r in found} == {cluster.hosts[2].address}
 
 
-def test_records_of_both_its_lives_are_found(cluster: Cluster, brought_back: object) -> None:
+def test_records_of_both_its_lives_are_found(
+    cluster: Cluster, cut_off: CutOff, brought_back: object
+) -> None:
     pids = {
         r["pid"]
         for r in records(cluster)
         if r["node"] == cluster.hosts[2].address and r["component"] == "ingress"
     }
-    assert len(pids) == 2
+    first = {pid for pid, _ in cut_off.processes}
+    assert pids & first and pids - first

@@ -18,10 +18,10 @@ import pytest
 import serve
 from observability.trail import Query, SegmentFolder, find_request
 from serve.session import segment_folder
+from tests.integration.command import tagtrail, typed_tagtrail
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.follower import follow
 from tests.integration.processes import wait_until
-from tests.integration.test_cli import tagtrail
 
 
 async def store(request: Any) -> str:
@@ -68,7 +68,7 @@ def test_trace_shows_a_request_as_a_tree(
     front, inner = endpoints
     replica = ask(instance, f"/{front}", "tree")["x-serve-replica"]
 
-    done = tagtrail("--address", ray_address, "trace", "tree")
+    done = typed_tagtrail("--address", ray_address, "trace", "tree")
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -150,7 +150,7 @@ def test_logs_for_people_are_one_line_each_in_colour_on_a_terminal_only(
     front, _ = endpoints
     ask(instance, f"/{front}", "for-people")
 
-    done = tagtrail("--address", ray_address, "logs", "--request-id", "for-people")
+    done = typed_tagtrail("--address", ray_address, "logs", "--request-id", "for-people")
 
     assert len(done.stdout.splitlines()) == 4
     assert "\x1b[" not in done.stdout
@@ -234,7 +234,7 @@ def test_top_shows_rates_by_endpoint_backend_and_replica(
     asker.start()
     try:
         done = tagtrail("--address", ray_address, "top", "-n", "1", "--json")
-        table = tagtrail("--address", ray_address, "top", "-n", "1")
+        table = typed_tagtrail("--address", ray_address, "top", "-n", "1")
     finally:
         is_over.set()
         asker.join(30)

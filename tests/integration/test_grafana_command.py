@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from observability.deployed import deploy_folder
 from observability.grafana.boards import BOARDS
 from observability.grafana.records import LOKI_UID, PROMETHEUS_UID
 from tests.conftest import free_port
+from tests.integration.command import tagtrail, typed_tagtrail
 from tests.integration.grafana_api import TOKEN, GrafanaApi, run_grafana_api
-from tests.integration.test_cli import tagtrail
 
 
 @pytest.fixture
@@ -23,13 +24,13 @@ def api() -> Iterator[GrafanaApi]:
 
 
 def grafana(
-    api: GrafanaApi, verb: str, *options: str, token: str = TOKEN
+    api: GrafanaApi, verb: str, *options: str, token: str = TOKEN, run: Any = tagtrail
 ) -> subprocess.CompletedProcess[str]:
-    return tagtrail("grafana", verb, "--url", api.url, "--token", token, *options)
+    return run("grafana", verb, "--url", api.url, "--token", token, *options)
 
 
 def test_push_makes_everything_once_and_nothing_the_second_time(api: GrafanaApi) -> None:
-    first = grafana(api, "push")
+    first = grafana(api, "push", run=typed_tagtrail)
     assert first.returncode == 0, first.stderr
     assert set(api.sources) == {
         PROMETHEUS_UID,
@@ -131,7 +132,7 @@ def test_a_name_that_is_taken_by_another_data_source_is_told(api: GrafanaApi) ->
 
 def test_a_grafana_that_does_not_run_is_told_with_its_address() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    done = tagtrail("grafana", "diff", "--url", url)
+    done = typed_tagtrail("grafana", "diff", "--url", url)
     assert done.returncode == 1
     assert f"Grafana can't be reached at {url} (ConnectionError). Does it run?" in done.stderr
     assert "Traceback" not in done.stderr

@@ -41,7 +41,7 @@ class SilentReplica(Replica):
         assert process.stdout is not None
         self._said = process.stdout
         try:
-            self.port = int(await asyncio.wait_for(self._said.readline(), 30))
+            self.port = int(await asyncio.wait_for(self._said.readline(), 60))
             yield self
         finally:
             process.kill()
@@ -49,7 +49,7 @@ class SilentReplica(Replica):
 
     async def wait_until_taken(self) -> None:
         """A request has arrived there."""
-        assert await asyncio.wait_for(self._said.readline(), 30) == b"taken\n"
+        assert await asyncio.wait_for(self._said.readline(), 60) == b"taken\n"
 
 
 async def test_requests_under_way_end_and_go_elsewhere_if_they_may() -> None:

@@ -19,13 +19,15 @@ import pytest
 from websockets.asyncio.client import connect
 
 from serve.errors import RayServeException
-from serve.ingress.admin import AdminClient, AdminError
+from serve.ingress import render
+from serve.ingress.admin import AdminError
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.names import server_name
 from serve.ingress.plan import ChangeKind
 from serve.ingress.records import Document, IngressSettings
 from serve.records import IngressTable
 from tests.integration.test_ingress_stage import (
+    HaproxyView,
     Replica,
     backend,
     free_port,
@@ -33,6 +35,8 @@ from tests.integration.test_ingress_stage import (
     replicas,
     route,
     table,
+    until,
+    watched_ingress,
 )
 
 pytestmark = pytest.mark.slow
@@ -100,7 +104,11 @@ def served_by(*members: Replica, queue_timeout_s: float = 60.0) -> IngressTable:
 
 async def test_twenty_reloads_and_twenty_server_changes_lose_no_request() -> None:
     async with replicas("b#one", "b#two", "b#new") as [one, two, new]:
-        async with ingress(served_by(one, two)) as (keeper, client):
+        async with watched_ingress(served_by(one, two)) as (keeper, client, haproxy):
+
+            async def new_is_gone() -> bool:
+                return new.at not in await haproxy.addresses()
+
             async with Load(client.base_url.port or 0).running() as load:
                 await load.next()
                 for turn in range(20):
@@ -113,7 +121,7 @@ async def test_twenty_reloads_and_twenty_server_changes_lose_no_request() -> Non
                     await load.next()
                     fewer = served_by(one, two, queue_timeout_s=29)
                     assert await keeper.apply(fewer) is ChangeKind.RUNTIME
-                    await asyncio.gather(*keeper._removals)
+                    await until(new_is_gone)
             assert load.failures == []
             assert load.served > 1000
             assert new.requests > 10
@@ -121,43 +129,61 @@ async def test_twenty_reloads_and_twenty_server_changes_lose_no_request() -> Non
 
 async def test_a_removed_replica_finishes_what_it_has_and_gets_nothing_new() -> None:
     async with replicas("b#one", "b#two") as [one, two]:
-        async with ingress(served_by(one)) as (keeper, client):
+        async with watched_ingress(served_by(one)) as (keeper, client, haproxy):
+
+            async def one_is_gone() -> bool:
+                return await haproxy.addresses() == [two.at]
+
             under_way = asyncio.create_task(client.get("/hold"))
             await one.is_holding.wait()
             assert await keeper.apply(served_by(two)) is ChangeKind.RUNTIME
             for _ in range(10):
                 assert (await client.get("/x")).json()["replica"] == "b#two"
-            assert keeper._removals
+            assert one.at in await haproxy.addresses()
             one.release.set()
             assert (await under_way).json()["replica"] == "b#one"
-            await asyncio.gather(*keeper._removals)
-            states = await AdminClient(keeper._settings.admin_socket).list_servers()
-            assert [s.address for s in states if s.section.startswith("b_")] == [
-                f"127.0.0.1:{two.port}"
-            ]
+            await until(one_is_gone)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HAProxy tries for so long that no machine is too slow for what happens meanwhile."""
+    monkeypatch.setattr(render, "RETRY_WINDOW_S", 300.0)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_request_waits_for_a_restarting_replica_and_finds_its_new_address() -> None:
     gone = Replica("b#one", free_port())
     async with replicas("b#one") as [back]:
-        async with ingress(served_by(gone)) as (keeper, client):
+        async with watched_ingress(served_by(gone)) as (keeper, client, haproxy):
             for method in ("GET", "POST"):
                 await keeper.apply(served_by(gone))
                 waiting = asyncio.create_task(client.request(method, "/x"))
                 assert await keeper.apply(served_by()) is ChangeKind.NOTHING
-                await asyncio.sleep(1.5)  # the restart; many refused attempts
+                await refused(haproxy, 5)  # the restart
                 assert not waiting.done()
                 assert await keeper.apply(served_by(back)) is ChangeKind.RUNTIME
                 response = await waiting
                 assert (response.status_code, response.json()["method"]) == (200, method)
 
 
+async def refused(haproxy: HaproxyView, count: int) -> None:
+    """Wait for so many more attempts to connect."""
+    goal = await haproxy.retries() + count
+
+    async def are_made() -> bool:
+        return await haproxy.retries() >= goal
+
+    await until(are_made)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_waiting_request_moves_to_the_replica_that_took_the_place_of_its_own() -> None:
     gone = Replica("b#gone", free_port())
     async with replicas("b#new") as [new]:
-        async with ingress(served_by(gone)) as (keeper, client):
+        async with watched_ingress(served_by(gone)) as (keeper, client, haproxy):
             waiting = asyncio.create_task(client.get("/x"))
-            await asyncio.sleep(0.3)
+            await refused(haproxy, 1)
             assert await keeper.apply(served_by(new)) is ChangeKind.RUNTIME
             assert (await waiting).json()["replica"] == "b#new"
 
@@ -167,7 +193,7 @@ async def test_refused_by_its_only_replica_a_request_gives_up_after_about_five_s
         started = time.monotonic()
         response = await client.get("/x")
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-        assert 4 < time.monotonic() - started < 30
+        assert time.monotonic() - started > 4
 
 
 async def test_a_dead_replica_beside_a_living_one_costs_no_request() -> None:
@@ -211,12 +237,12 @@ async def test_a_refused_reload_keeps_the_old_one_running() -> None:
 
 async def test_a_failed_runtime_command_becomes_a_reload() -> None:
     async with replicas("b#one", "b#two") as [one, two]:
-        async with ingress(served_by(one)) as (keeper, client):
-            change = await AdminClient(keeper._settings.admin_socket).list_servers()
-            section = next(s.section for s in change if s.section.startswith("b_"))
-            await keeper._admin.add_server(section, server_name("b#two"), "127.0.0.1", 9, 1)
+        async with watched_ingress(served_by(one)) as (keeper, client, haproxy):
+            states = await haproxy.admin.list_servers()
+            section = next(s.section for s in states if s.section.startswith("b_"))
+            await haproxy.admin.add_server(section, server_name("b#two"), "127.0.0.1", 9, 1)
             with pytest.raises(AdminError, match="Already exists"):
-                await keeper._admin.add_server(section, server_name("b#two"), "127.0.0.1", 9, 1)
+                await haproxy.admin.add_server(section, server_name("b#two"), "127.0.0.1", 9, 1)
             assert await keeper.apply(served_by(one, two)) is ChangeKind.RELOAD
             seen = {(await client.get("/x")).json()["replica"] for _ in range(10)}
             assert seen == {"b#one", "b#two"}
@@ -230,9 +256,14 @@ async def test_a_killed_haproxy_comes_back_with_the_last_table() -> None:
             first = keeper.pid
             assert first
             os.kill(first, signal.SIGKILL)
-            while keeper.pid == first or keeper._lock.locked() or not keeper.is_running:
-                await asyncio.sleep(0.01)
-            assert (await client.get("/x")).json()["replica"] == "b#two"
+
+            async def is_back() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    answer = await client.get("/x")
+                    return keeper.pid != first and answer.json()["replica"] == "b#two"
+                return False
+
+            await until(is_back)
             await keeper.stop(0)
             await asyncio.wait_for(supervisor, 60)
 
@@ -252,10 +283,9 @@ async def test_a_taken_port_is_a_value_error_that_names_it(short_path: Path) -> 
 
 
 async def test_its_folder_is_nobody_elses() -> None:
-    async with ingress(IngressTable()) as (keeper, _):
-        folder = Path(keeper._settings.folder)
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert Path(keeper._settings.admin_socket).stat().st_mode & 0o777 == 0o600
+    async with watched_ingress(IngressTable()) as (_, _, haproxy):
+        assert Path(haproxy.settings.folder).stat().st_mode & 0o777 == 0o700
+        assert Path(haproxy.settings.admin_socket).stat().st_mode & 0o777 == 0o600
 
 
 async def test_stop_waits_for_requests_but_not_for_idle_connections() -> None:
@@ -266,14 +296,13 @@ async def test_stop_waits_for_requests_but_not_for_idle_connections() -> None:
             await one.is_holding.wait()
             group = keeper.pid or 0
             await keeper.apply(served_by(one, queue_timeout_s=1))  # an old worker holds it
-            started = time.monotonic()
-            stopping = asyncio.create_task(keeper.stop(15))
+            # Who waited for the idle connection, or for the whole grace, would not see the end.
+            stopping = asyncio.create_task(keeper.stop(600))
             await asyncio.sleep(0.3)
             assert not stopping.done()
             one.release.set()
             assert (await under_way).status_code == 200
             await stopping
-            assert time.monotonic() - started < 12  # the grace is 15
             assert _group_is_gone(group)
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 
 import httpx
 
 from serve.ingress.plan import ChangeKind
-from tests.integration.test_ingress_stage import Replica, backend, ingress, replicas, route, table
+from tests.integration.test_ingress_stage import (
+    Replica,
+    backend,
+    ingress,
+    replicas,
+    route,
+    table,
+    until,
+)
 
 HERE = "here"
 ROUTES = [route("e", "/f", {"b": 1}), route("held", "/hold", {"b": 1})]
@@ -21,10 +28,15 @@ async def who(client: httpx.AsyncClient, count: int = 1) -> Counter[str]:
     return Counter([(await client.get("/f")).json()["replica"] for _ in range(count)])
 
 
-async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 30) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not await holds():
-            await asyncio.sleep(0.01)
+async def everybody(client: httpx.AsyncClient) -> set[str]:
+    """All that answer, each of them more than now and then: one in six of sixty requests.
+
+    Not their very turns: HAProxy counts a request as under way for a moment after its client has
+    the answer, and gives the next one elsewhere then.
+    """
+    answered = await who(client, 60)
+    assert min(answered.values()) >= 10, answered
+    return set(answered)
 
 
 class Holding:
@@ -57,9 +69,7 @@ async def test_idle_replicas_of_the_node_take_turns_and_others_get_nothing() -> 
         replicas(*NAMES) as members,
         ingress(table(ROUTES, backend("b", *members)), HERE) as (_, client),
     ):
-        answered = await who(client, 60)
-        assert answered.keys() == {"b#one", "b#two"}
-        assert min(answered.values()) >= 10  # of 60; fewer: once in ten million runs
+        assert await everybody(client) == {"b#one", "b#two"}
 
 
 async def test_without_a_preference_all_nodes_are_alike() -> None:
@@ -67,7 +77,7 @@ async def test_without_a_preference_all_nodes_are_alike() -> None:
         replicas(*NAMES) as members,
         ingress(table(ROUTES, backend("b", *members))) as (_, client),
     ):
-        assert await who(client, 6) == {"b#one": 2, "b#two": 2, "b#far": 2}
+        assert await everybody(client) == {"b#one", "b#two", "b#far"}
 
 
 async def test_an_idle_replica_of_another_node_goes_before_a_busy_one_of_this_node() -> None:
@@ -126,9 +136,9 @@ async def test_replicas_that_come_and_go_while_it_serves() -> None:
         assert await who(client, 4) == {"b#far": 4}
         assert await keeper.apply(table(ROUTES, backend("b", far, out))) is ChangeKind.RUNTIME
         assert await keeper.apply(table(ROUTES, backend("b", far, new, out))) is ChangeKind.RELOAD
-        assert await who(client, 6) == {"b#new": 6}
+        assert (await who(client, 6)).keys() == {"b#new"}
         two_of_here = table(ROUTES, backend("b", far, one, two, out))
         assert await keeper.apply(two_of_here) is ChangeKind.RELOAD
-        assert (await who(client, 20)).keys() == {"b#one", "b#two"}
+        assert await everybody(client) == {"b#one", "b#two"}
         assert await keeper.apply(table(ROUTES, backend("b", far, out))) is ChangeKind.RELOAD
-        assert await who(client, 4) == {"b#far": 2, "b#out": 2}
+        assert await everybody(client) == {"b#far", "b#out"}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import uvicorn
 
+from serve.ingress.admin import AdminClient, send_command
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.records import IngressSettings
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
@@ -34,6 +36,11 @@ class Replica:
         self.is_holding = asyncio.Event()
         self.requests = 0
         self.body_bytes = 0
+
+    @property
+    def at(self) -> str:
+        """Where it listens, as HAProxy writes it."""
+        return f"127.0.0.1:{self.port}"
 
     @property
     def address(self) -> ReplicaAddress:
@@ -134,11 +141,50 @@ def table(routes: list[IngressRoute], *backends: BackendTargets) -> IngressTable
     return IngressTable(tuple(routes), backends)
 
 
+async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 60) -> None:
+    """Wait for it."""
+    async with asyncio.timeout(timeout_s):
+        while not await holds():
+            await asyncio.sleep(0.01)
+
+
+class HaproxyView:
+    """What HAProxy itself says over its runtime socket."""
+
+    def __init__(self, settings: IngressSettings) -> None:
+        self.settings = settings
+        self.admin = AdminClient(settings.admin_socket)
+
+    async def addresses(self) -> list[str]:
+        """Where the servers of the table are, those that are on their way out included."""
+        states = await self.admin.list_servers()
+        return [state.address for state in states if state.section.startswith("b_")]
+
+    async def queued(self) -> int:
+        """Requests that wait for a free server."""
+        return sum((await self.admin.queue_lengths()).values())
+
+    async def retries(self) -> int:
+        """Attempts to connect that were made again, of all its life."""
+        answer = await send_command(self.settings.admin_socket, "show stat -1 2 -1")
+        rows = csv.DictReader(answer.removeprefix("# ").splitlines())
+        return sum(int(row["wretr"] or 0) for row in rows)
+
+
 @contextlib.asynccontextmanager
 async def ingress(
     served: IngressTable, preferred_node: str = "", program: str | None = None
 ) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient]]:
     """A keeper that serves the table, and a client of it."""
+    async with watched_ingress(served, preferred_node, program) as (keeper, client, _):
+        yield keeper, client
+
+
+@contextlib.asynccontextmanager
+async def watched_ingress(
+    served: IngressTable, preferred_node: str = "", program: str | None = None
+) -> AsyncIterator[tuple[IngressKeeper, httpx.AsyncClient, HaproxyView]]:
+    """The same, with HAProxy's own view of it."""
     with tempfile.TemporaryDirectory(prefix="ing-", dir="/tmp") as folder:
         settings = IngressSettings(
             *("127.0.0.1", free_port(), f"{folder}/run", preferred_node),
@@ -148,8 +194,8 @@ async def ingress(
         await keeper.start(served)
         try:
             url = f"http://127.0.0.1:{settings.port}"
-            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-                yield keeper, client
+            async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+                yield keeper, client, HaproxyView(settings)
         finally:
             await keeper.stop(0)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +23,11 @@ from tests.integration.clusters import name_of, short_folder, user_environment
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import is_alive, run_python, wait_until, write_script
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a fixture's time counts
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.in_order,
+    pytest.mark.timeout(600),  # a fixture's time counts
+]
 
 PORT = 8000
 LONG_S = 120
@@ -85,6 +90,12 @@ class Cluster:
         assert done.returncode in (0, 3), done.stderr  # 3: it serves, and not all is well
         return done.stdout
 
+    def replica_host(self) -> str:
+        """Address at which the one replica listens."""
+        status: Any = json.loads(self.tagtrail("status", "--json"))
+        (replica,) = status["backends"][0]["replicas"]
+        return str(replica["http"]).rpartition(":")[0]
+
     def wait_for_ingresses(self, count: int) -> set[str]:
         """Until `status` tells that so many serve; the ids of their nodes."""
 
@@ -128,13 +139,31 @@ def cluster() -> Iterator[Cluster]:
         assert keeper.returncode == 0
 
 
-def test_a_node_that_joins_has_an_ingress_which_goes_with_it(cluster: Cluster) -> None:
+APP = """
+backends:
+  greeter: {import: tests.integration.samples.greet, ray_actor_options: {num_cpus: 0}}
+endpoints:
+  greet: {route: /greet, traffic: {greeter: 1}}
+"""
+
+
+def test_a_node_that_joins_has_an_ingress_which_goes_with_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     (head,) = cluster.wait_for_ingresses(1)
     assert is_served(cluster.hosts[0])
+    app = tmp_path / "app.yaml"
+    app.write_text(APP)
+    cluster.tagtrail("deploy", str(app))
+    assert cluster.replica_host() == "127.0.0.1"  # with one node, nobody else need reach it
+    assert greet(cluster.hosts[0]) == "greetings"
 
     cluster.tell("add")
     both = cluster.wait_for_ingresses(2)
     assert is_served(cluster.hosts[1])
+    wait_until(lambda: cluster.replica_host() == cluster.hosts[0].address, LONG_S)
+    wait_until(lambda: greet(cluster.hosts[1]) == "greetings", LONG_S)
+    assert greet(cluster.hosts[0]) == "greetings"
     started = haproxies_on(cluster.hosts[1])
 
     cluster.tell("remove")
@@ -146,6 +175,10 @@ def test_a_node_that_joins_has_an_ingress_which_goes_with_it(cluster: Cluster) -
 
 def is_served(host: Host) -> bool:
     return httpx.get(f"http://{host.address}:{PORT}/-/healthz", timeout=60).status_code == 200
+
+
+def greet(host: Host) -> str:
+    return httpx.get(f"http://{host.address}:{PORT}/greet", timeout=60).text
 
 
 def haproxies_on(host: Host) -> set[int]:

@@ -17,9 +17,11 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
+from ray import cloudpickle
+from ray.experimental.internal_kv import _internal_kv_put
 
 import serve
-from serve.ids import NAMESPACE
+from serve.ids import DETACHED_CONTROLLER, NAMESPACE
 from serve.session import session_folder
 from tests.conftest import free_port
 from tests.integration.clusters import ray_node
@@ -185,7 +187,7 @@ def test_two_instances_that_are_not_detached_live_side_by_side(instances: None) 
         client.create_endpoint("same", backend="same", route="/same")
     texts = [httpx.get(f"http://127.0.0.1:{port}/same").text for port in ports]
     assert texts == ["0", "1"]
-    assert clients[1].get_handle("same").call().result(10) == "1"
+    assert clients[1].get_handle("same").call().result(60) == "1"
     clients[0].shutdown()
     assert httpx.get(f"http://127.0.0.1:{ports[1]}/same").text == "1"
 
@@ -236,9 +238,9 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
         import serve
         ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
         handle = serve.get_handle("next")
-        print(handle.call().result(20))
+        print(handle.call().result(60))
         input()
-        print(handle.call().result(20), ray.get(handle.remote()))
+        print(handle.call().result(60), ray.get(handle.remote()))
         """,
         tmp_path,
         ray_address,
@@ -249,6 +251,30 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
     deploy("second")
     out, _ = script.communicate("\n", timeout=90)
     assert out == "second second\n"
+
+
+# A stored goal that can't be read.
+
+
+def test_a_goal_of_another_version_is_refused_and_the_next_start_begins_anew(
+    instances: None,
+) -> None:
+    serve.start(detached=True, http_options=NO_SERVER)
+    serve.create_backend("old", _answer("old"), ray_actor_options={"num_cpus": 0})
+    pid = serve.connect().status().pid
+    (old_actor,) = (name for name in actors_of(DETACHED_CONTROLLER) if ":old#" in name)
+    _internal_kv_put(
+        f"goal:{DETACHED_CONTROLLER}", cloudpickle.dumps({"of": "before"}), namespace=NAMESPACE
+    )
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid))
+    with pytest.raises(
+        serve.RayServeException, match=r"another version of Tagtrail.*start it anew"
+    ):
+        serve.list_backends()
+    serve.start(detached=True, http_options=NO_SERVER)
+    assert serve.list_backends() == {}
+    wait_until(lambda: old_actor not in actors_of(DETACHED_CONTROLLER))
 
 
 # Wrong calls.

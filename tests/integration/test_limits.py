@@ -120,7 +120,7 @@ def test_each_replica_has_the_limit_for_itself(
             self.count += 1
             if self.count == 4:
                 self.met.set()
-            await asyncio.wait_for(self.met.wait(), 20)
+            await asyncio.wait_for(self.met.wait(), 60)
 
     barrier = ray.remote(Barrier).options(num_cpus=0).remote()
     name = bring_up(Meeting, barrier, num_replicas=2, max_concurrent_queries=2)
@@ -153,7 +153,7 @@ def test_a_full_queue_is_503_with_retry_after(
     assert refused.headers["x-request-id"] == "too-many"
     assert name in refused.text and "full" in refused.text
     serve.update_backend_config(name, {"max_concurrent_queries": 10})  # lets `release` in
-    serve.get_handle(name).options(method_name="release").call().result(20)
+    serve.get_handle(name).options(method_name="release").call().result(60)
     assert [future.result().text for future in waiting] == ["done"] * 3
 
 
@@ -165,7 +165,7 @@ def test_an_expired_wait_is_503_with_retry_after(
     started = time.monotonic()
     refused = instance.http.get(f"/{name}", headers={"x-request-id": "too-late"})
     assert refused.status_code == 503
-    assert 0.25 <= time.monotonic() - started < 30
+    assert time.monotonic() - started >= 0.25
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.headers["x-request-id"] == "too-late"
     assert name in refused.text
@@ -177,9 +177,11 @@ def test_an_expired_wait_is_503_with_retry_after(
 def test_a_full_queue_of_a_handle_is_an_error(bring_up: Deploy) -> None:
     name = bring_up(Gated, max_concurrent_queries=1, max_queued_queries=2)
     handle = serve.get_handle(name)
-    calls = [handle.call() for _ in range(4)]
+    calls = [handle.call()]
+    wait_until(lambda: in_hand(name)[0] == 1)  # before, the handle knows neither replica nor limit
+    calls += [handle.call() for _ in range(3)]
     with pytest.raises(serve.QueueFullError, match=f"'{name}' is full: 2 calls wait"):
-        calls[3].result(20)
+        calls[3].result(60)
     for call in calls[:3]:
         assert call.cancel()
 
@@ -189,7 +191,7 @@ def test_an_expired_wait_of_a_handle_is_an_error(bring_up: Deploy) -> None:
     handle = serve.get_handle(name)
     first, second = handle.call(), handle.call()
     with pytest.raises(serve.QueueTimeoutError, match=f"'{name}' had no replica free within 0.3 s"):
-        second.result(20)
+        second.result(60)
     first.cancel()
 
 
@@ -217,5 +219,5 @@ def test_a_request_whose_client_leaves_the_queue_is_never_run(
             httpx.get(instance.url(f"/{name}"), timeout=0.2)
     wait_until(lambda: in_hand(name) == (1, 0))
     serve.update_backend_config(name, {"max_concurrent_queries": 10})
-    assert serve.get_handle(name).options(method_name="release").call().result(20) == 1
+    assert serve.get_handle(name).options(method_name="release").call().result(60) == 1
     assert held.result().text == "done"

@@ -418,7 +418,7 @@ def test_a_driver_s_calls_have_access_records(instance: Instance, bring_up: Depl
     name = bring_up(inner)
     handle = serve.get_handle(name)
 
-    called = handle.call().result(10)
+    called = handle.call().result(60)
     remote = ray.get(handle.remote(), timeout=10)
 
     assert called != remote
@@ -451,7 +451,7 @@ def test_when_a_caller_has_the_result_the_records_are_in_the_file(
     handle = serve.get_handle(name)
     for _ in range(20):
         if way == "call":
-            request_id = handle.call().result(10)
+            request_id = handle.call().result(60)
         else:
             request_id = ray.get(handle.remote(), timeout=10)
         assert [record["kind"] for record in of_request(request_id)] == ["log", "access"]
@@ -595,7 +595,7 @@ def test_an_instances_options_come_from_start_and_from_the_environment(
                              config={"logging_config": {"level": "INFO"}})
         for name in ("configured", "own"):
             serve.create_endpoint(name, backend=name)
-            print(serve.get_handle(name).call().result(10))
+            print(serve.get_handle(name).call().result(60))
         serve.shutdown()
         """,
         ray_address,

@@ -27,10 +27,10 @@ from observability.loki.entries import encode_push
 from observability.loki.source import LokiSource
 from observability.trail import Query, SegmentFolder, find_request
 from tests.conftest import free_port
+from tests.integration.command import tagtrail
 from tests.integration.follower import follow
 from tests.integration.loki_api import PASSWORD, LokiApi, run_loki, run_loki_api
 from tests.integration.processes import wait_until
-from tests.integration.test_cli import tagtrail
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "NOTICE")
 ODD = 'say "hi"\\n {a="b"} |= `x` \t \n\0 ünï 😀'

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,7 +31,15 @@ from serve.controller.observed import Phase
 from tests.conftest import free_port
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import run_script, wait_until
-from tests.integration.series import Series, page, page_address, parse, tags_of, total
+from tests.integration.series import (
+    Series,
+    page,
+    page_address,
+    page_at_once,
+    parse,
+    tags_of,
+    total,
+)
 
 # Spans are counted only where traces are on: test_tracing_off.py looks for those.
 WITHOUT_TRACES = [metric for metric in METRICS if metric is not SPANS_DROPPED]
@@ -64,10 +73,15 @@ class Holding:
 
 
 class Stuck:
-    """Blocks its event loop."""
+    """Blocks its event loop until it is told to go on."""
+
+    def __init__(self, begun: str, go_on: str) -> None:
+        self.begun, self.go_on = Path(begun), Path(go_on)
 
     async def __call__(self, request: Any) -> str:
-        time.sleep(3)
+        self.begun.touch()
+        while not self.go_on.exists():
+            time.sleep(0.01)
         return "free"
 
 
@@ -109,7 +123,7 @@ def test_counts_on_the_page_are_exact_with_the_last_answer(
         list(pool.map(lambda _: instance.http.get(f"/{name}?fail=1"), range(20)))
     handle = serve.get_handle(name)
     for _ in range(5):
-        handle.call().result(10)
+        handle.call().result(60)
 
     series = page()
 
@@ -136,7 +150,7 @@ def test_rays_port_has_the_same_counts_after_two_seconds_of_rest(
         instance.http.get("/rested")
     handle = serve.get_handle(name)
     for _ in range(4):
-        handle.call().result(10)
+        handle.call().result(60)
 
     def counts() -> list[float]:
         series = ray_port()
@@ -158,7 +172,7 @@ def test_the_names_types_and_tags_are_the_catalogues(
     name = bring_up(hello)
     instance.http.get(f"/{name}")
     instance.http.get("/nowhere")
-    serve.get_handle(name).call().result(10)
+    serve.get_handle(name).call().result(60)
 
     texts = [
         httpx.get(f"http://{page_address()}/metrics", timeout=30).text,
@@ -238,7 +252,7 @@ def test_an_idle_replica_shows_nothing_in_progress_and_a_busy_one_what_it_does(
         answers = [pool.submit(httpx.get, instance.url(f"/{name}"), timeout=30) for _ in range(5)]
         wait_until(lambda: gauges() == (2, 3))
         let_go.touch()
-        assert {answer.result(30).text for answer in answers} == {"let go"}
+        assert {answer.result(60).text for answer in answers} == {"let go"}
     wait_until(lambda: gauges() == (0, 0))
 
 
@@ -258,12 +272,12 @@ def test_calls_that_wait_in_a_handle_are_told_on_rays_port(
 
     wait_until(lambda: queued() == 3)
     let_go.touch()
-    assert [answer.result(30) for answer in answers] == ["let go"] * 4
+    assert [answer.result(60) for answer in answers] == ["let go"] * 4
     wait_until(lambda: queued() == 0)
 
 
 def test_the_size_of_a_batch_is_a_tag(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(batched, max_batch_size=4, batch_wait_timeout=60)
+    name = bring_up(batched, max_batch_size=4, batch_wait_timeout=600)
     with ThreadPoolExecutor(4) as pool:
         sizes = list(pool.map(lambda _: instance.http.get(f"/{name}").json(), range(4)))
     assert sizes == [4] * 4
@@ -342,19 +356,27 @@ def test_a_replica_that_is_gone_leaves_the_page_with_its_series(
 
 
 def test_a_replica_that_is_too_busy_to_answer_keeps_its_last_numbers(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, bring_up: Deploy, tmp_path: Path
 ) -> None:
-    name = bring_up(Stuck)
+    begun, go_on = tmp_path / "begun", tmp_path / "go on"
+    name = bring_up(Stuck, str(begun), str(go_on))
     counted = "ray_serve_backend_request_counter_total"
+
+    def is_counter(found: str, tags: dict[str, str]) -> bool:
+        return found == counted and tags.get("backend") == name
+
     assert total(page(), counted, backend=name) == 0  # it is known from now on
     caller = threading.Thread(
         target=httpx.get, args=[instance.url(f"/{name}")], kwargs={"timeout": 30}
     )
     caller.start()
     try:
-        time.sleep(0.3)
-        assert len(tags_of(page(), counted, backend=name)) == 1
+        wait_until(begun.exists)
+        series = page_at_once()  # the page asks it, and its loop is blocked
+        assert caller.is_alive(), "it was free before the page came"
+        assert [value for found, tags, value in series if is_counter(found, tags)] == [0]
     finally:
+        go_on.touch()
         caller.join(30)
     wait_until(lambda: total(page(), counted, backend=name) == 1)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,13 +21,13 @@ from observability.loki import PushHandler
 from observability.loki.words import METADATA, to_ns
 from observability.stack.records import VICTORIA_LOGS
 from tests.conftest import free_port
+from tests.integration.command import tagtrail
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.loki_api import PASSWORD, TENANT, LokiApi, run_loki, run_loki_api
 from tests.integration.pipelines import Keeper, VictoriaLogs
 from tests.integration.processes import run_script, wait_until
 from tests.integration.programs import require
 from tests.integration.records import read_records
-from tests.integration.test_cli import tagtrail
 
 LIMIT_S = 60.0
 THREADS, EACH = 8, 2_500
@@ -288,7 +287,6 @@ def test_at_a_programs_end_what_waits_is_sent(api: LokiApi) -> None:
 
 
 def test_a_program_ends_though_nobody_takes_its_records() -> None:
-    began = time.monotonic()
     done = run_script(
         """
         import logging, sys
@@ -305,4 +303,3 @@ def test_a_program_ends_though_nobody_takes_its_records() -> None:
     assert done.returncode == 0
     assert done.stdout == "{'closed': 1}\n"
     assert done.stderr.count("Records can't be pushed to Loki: ConnectionError") == 1
-    assert time.monotonic() - began < 30

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 from typing import Any
 
 import httpx
@@ -17,6 +16,9 @@ from tests.integration.processes import wait_until
 from tests.integration.records import read_records
 from tests.integration.series import page, total
 from tests.integration.traced import QUICKLY, run_instance
+
+PATIENT = {**QUICKLY, "OTEL_EXPORTER_OTLP_TIMEOUT": "600"}
+"""An exporter that tries for so long that who waited for it would not see the test's end."""
 
 TRACE, CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = {"traceparent": f"00-{TRACE}-{CLIENT}-01", "tracestate": "k=v"}
@@ -61,37 +63,29 @@ def test_off_a_clients_trace_is_handed_on_and_recorded_and_nothing_is_imported()
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_collector_that_is_away_costs_spans_and_one_line() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    variables = {**QUICKLY, "OTEL_EXPORTER_OTLP_ENDPOINT": nowhere, "OTEL_BSP_MAX_QUEUE_SIZE": "8"}
+    variables = {**PATIENT, "OTEL_EXPORTER_OTLP_ENDPOINT": nowhere, "OTEL_BSP_MAX_QUEUE_SIZE": "8"}
     with run_instance(variables) as instance:
         serve_both()
-        begun = time.monotonic()
         for _ in range(50):
             response = instance.http.get("/look")
             assert response.status_code == 200
             assert response.headers["traceparent"]
-        assert time.monotonic() - begun < 10
         replica = response.headers["x-serve-replica"]
         wait_until(lambda: total(page(), "ray_serve_spans_dropped_total", replica=replica) > 0)
         complaints = read_records(
             lambda r: r.get("replica") == replica and "Spans are dropped" in r.get("message", "")
         )
         assert len(complaints) == 1
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_collector_that_never_answers_delays_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host, port = silent.getsockname()
-        with run_instance({**QUICKLY, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{port}"}) as i:
+        with run_instance({**PATIENT, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{port}"}) as i:
             serve_both()
-            begun = time.monotonic()
             for _ in range(50):
                 assert i.http.get("/look").status_code == 200
-            assert time.monotonic() - begun < 10
-            begun = time.monotonic()
-        assert time.monotonic() - begun < 20
 
 
 @pytest.mark.usefixtures("ray_cluster")

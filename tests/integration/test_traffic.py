@@ -13,8 +13,10 @@ import pytest
 import ray
 
 import serve
+from observability.instrument.context import RequestContext, request_context
 from tests.integration.conftest import Instance
 from tests.integration.processes import wait_until
+from tests.integration.records import read_records
 from tests.integration.samples import QUICK
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,7 @@ class Recorder:
         )
         return serve.get_current_backend_tag()
 
+    @serve.expose
     async def other(self, request: Any) -> str:
         self.seen.append({"other": await request.body()})
         return "other"
@@ -182,6 +185,74 @@ def test_a_copy_goes_to_the_method_that_was_asked_for(instance: Instance) -> Non
     headers = {"X-Serve-Call-Method": "other"}
     assert instance.http.post("/e", content=b"1", headers=headers).text == "other"
     assert recall_some("b", 1) == [{"other": b"1"}]
+
+
+def test_a_copy_goes_to_no_method_that_is_not_offered(instance: Instance) -> None:
+    serve.shadow_traffic("e", "b", 1)
+    headers = {"X-Serve-Call-Method": "hidden", "X-Request-ID": "not-offered-to-copies"}
+
+    assert instance.http.post("/e", headers=headers).status_code == 404
+
+    def ways() -> dict[str, int]:
+        found = read_records(lambda r: r.get("request_id") == "not-offered-to-copies")
+        return {record["way"]: record["status"] for record in found}
+
+    wait_until(lambda: ways() == {"http": 404, "shadow": 404})
+    assert recall("b") == []
+
+
+def ways_of(endpoint: str, request_id: str) -> list[str]:
+    """How a request came to an endpoint, as its access records say."""
+    records = read_records(
+        lambda r: r.get("request_id") == request_id and r.get("endpoint") == endpoint and "way" in r
+    )
+    return sorted(record["way"] for record in records)
+
+
+async def pass_on_by_call(request: Any) -> Any:
+    await request.body()
+    return await serve.get_handle("only-b", sync=False).call(request)
+
+
+async def pass_on_by_remote(request: Any) -> Any:
+    await request.body()
+    return await (await serve.get_handle("only-b", sync=False).remote(request))
+
+
+PASS_ON = {"call": pass_on_by_call, "remote": pass_on_by_remote}
+
+
+@pytest.mark.parametrize("way", PASS_ON)
+def test_a_request_that_a_handler_passes_on_is_no_shadow(instance: Instance, way: str) -> None:
+    tag, request_id = f"pass-{way}", f"passed-on-by-{way}"
+    serve.create_backend(tag, PASS_ON[way], ray_actor_options={"num_cpus": 0}, config=QUICK)
+    serve.set_traffic("e", {tag: 1})
+    answer = instance.http.post("/e", content=b"1", headers={"X-Request-ID": request_id})
+    assert answer.text == "b"
+    assert [seen["body"] for seen in recall("b")] == [b"1"]
+    assert wait_until(lambda: ways_of("only-b", request_id)) == [way]
+    serve.set_traffic("e", {"a": 1})
+    serve.delete_backend(tag, force=True)
+
+
+@pytest.mark.parametrize("way", ["http", "call", "remote"])
+def test_a_copy_is_recorded_as_a_shadow_whatever_way_it_came(instance: Instance, way: str) -> None:
+    serve.shadow_traffic("e", "b", 1)
+    request_id = f"copied-by-{way}"
+    token = request_context.set(RequestContext(request_id, "test"))
+    try:
+        if way == "http":
+            instance.http.get("/e", headers={"X-Request-ID": request_id})
+        elif way == "call":
+            serve.get_handle("e").call(1).result(60)
+        else:
+            ray.get(serve.get_handle("e").remote(1))
+    finally:
+        request_context.reset(token)
+    recall_some("b", 1)
+    assert wait_until(lambda: len(found := ways_of("e", request_id)) > 1 and found) == sorted(
+        [way, "shadow"]
+    )
 
 
 def test_a_client_cannot_ask_for_copies(instance: Instance) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,10 @@ from serve.records import ReplicaAddress
 from serve.transport.client import Connection, connect
 from serve.transport.failures import RemoteError
 from serve.transport.frames import HEADER, MessageError, control_frame
+from serve.transport.served import WAITING_BYTES
 from serve.transport.server import CallServer
+from tests.conftest import free_port
+from tests.integration.relay import Relay, until_still
 
 SECRET = b"s" * 32
 TAG = "model#abcdef"
@@ -55,11 +58,19 @@ async def address_of(server: CallServer, tag: str = TAG) -> ReplicaAddress:
 
 @contextlib.asynccontextmanager
 async def served(
-    handler: Callable[[Any], Awaitable[object]], *, node: str = "node", **options: Any
+    handler: Callable[[Any], Awaitable[object]],
+    *,
+    node: str = "node",
+    changes: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[CallServer, Connection]]:
-    """A server and one connection to it; `node="other"` goes by TCP."""
+    """A server and one connection to it; `node="other"` goes by TCP.
+
+    `changes` are of the address that the client gets.
+    """
     server = CallServer(handler, SECRET, replica_tag=TAG, **options)
-    connection = await connect(await address_of(server), SECRET, local_node_id=node)
+    address = dataclasses.replace(await address_of(server), **(changes or {}))
+    connection = await connect(address, SECRET, local_node_id=node)
     try:
         yield server, connection
     finally:
@@ -71,15 +82,33 @@ async def served(
         assert connection.closed
 
 
+@contextlib.asynccontextmanager
+async def relayed(
+    handler: Callable[[Any], Awaitable[object]], **options: Any
+) -> AsyncIterator[tuple[Relay, Connection]]:
+    """A server and one connection to it, by TCP through a relay."""
+    server = CallServer(handler, SECRET, replica_tag=TAG, **options)
+    address = await address_of(server)
+    async with Relay().running(address.call_port) as relay:
+        address = dataclasses.replace(address, call_port=relay.port)
+        connection = await connect(address, SECRET, local_node_id="other")
+        try:
+            yield relay, connection
+        finally:
+            connection.close()
+            await connection.wait_closed()
+            await server.close()
+
+
 async def echo(message: object) -> object:
     return message
 
 
 @on_both_loops
 async def test_calls_are_answered_by_unix_socket_and_by_tcp() -> None:
-    for node, family in (("node", socket.AF_UNIX), ("other", socket.AF_INET)):
-        async with served(echo, node=node) as (_, connection):
-            assert connection._transport.get_extra_info("socket").family == family
+    only_there = {"node": {"call_port": free_port()}, "other": {"call_socket": "nobody-there"}}
+    for node, changes in only_there.items():
+        async with served(echo, node=node, changes=changes) as (_, connection):
             for message in (None, {"a": [1, 2.5]}, "x" * 300_000, bytes(1_000_000)):
                 assert await connection.call(message) == message
 
@@ -318,14 +347,13 @@ async def test_a_client_that_does_not_read_is_not_buffered_for_without_limit() -
         made += 1
         return bytes(1_000_000)
 
-    async with served(handler, max_running=8) as (server, connection):
-        connection._transport.pause_reading()
+    async with relayed(handler, max_running=8) as (relay, connection):
+        assert len(await connection.call(0)) == 1_000_000
+        relay.down.is_open.clear()
         futures = [connection.call(i) for i in range(200)]
-        await asyncio.sleep(0.2)
-        (peer,) = server._connections
-        assert made <= 20
-        assert peer._transport.get_write_buffer_size() < 8_000_000
-        connection._transport.resume_reading()
+        # Eight that run; what the system's own buffers and one of the server hold; no more.
+        assert 8 < await until_still(lambda: made) <= 40
+        relay.down.is_open.set()
         assert sum(len(answer) for answer in await asyncio.gather(*futures)) == 200_000_000
 
 
@@ -338,35 +366,32 @@ async def test_a_client_that_floods_is_left_unread() -> None:
         await release.wait()
         return len(message)
 
-    async with served(handler, max_running=1) as (server, connection):
+    async with relayed(handler, max_running=1) as (relay, connection):
         futures = [connection.call(bytes(1_000_000)) for _ in range(60)]
-        await asyncio.sleep(0.2)
-        (peer,) = server._connections
-        assert peer._waiting_bytes < 20_000_000
+        # What waits, and what the system's own buffers hold.
+        taken = await until_still(lambda: relay.up.passed)
+        assert WAITING_BYTES < taken < WAITING_BYTES + 20_000_000
         release.set()
         assert await asyncio.gather(*futures) == [1_000_000] * 60
 
 
 @on_both_loops
 async def test_bytes_that_are_no_frame_end_the_connection() -> None:
-    async with served(echo) as (_, connection):
-        connection._transport.write(b"GET / HTTP/1.1\r\n\r\n" * 2)
+    async with relayed(echo) as (relay, connection):
+        relay.up.add(b"GET / HTTP/1.1\r\n\r\n" * 2)
         with pytest.raises(ReplicaDiedError):
             await connection.call(1)
 
 
 @on_both_loops
 async def test_frames_only_the_other_side_may_send_end_the_connection() -> None:
-    async with served(echo) as (server, connection):
-        future = connection.call(1)
-        connection._transport.write(HEADER.pack(2, 0, 1, 0))
-        with contextlib.suppress(ReplicaDiedError):
-            await future
-        await connection.wait_closed()
-    async with served(echo) as (server, connection):
+    async with relayed(echo) as (relay, connection):
         await connection.call(1)
-        (peer,) = server._connections
-        peer._transport.write(control_frame(4, 9))  # type: ignore[arg-type]
+        relay.up.add(HEADER.pack(2, 0, 1, 0))
+        await connection.wait_closed()
+    async with relayed(echo) as (relay, connection):
+        await connection.call(1)
+        relay.down.add(control_frame(4, 9))  # type: ignore[arg-type]
         await connection.wait_closed()
 
 

@@ -33,10 +33,10 @@ def test_coroutines_callables_and_futures_are_carried_out(thread: LoopThread) ->
         thread.loop.call_soon(future.set_result, "later")
         return future
 
-    assert thread.submit(double(2)).result(5) == 4
-    assert thread.submit(lambda: double(3)).result(5) == 6
-    assert thread.submit(future).result(5) == "later"
-    assert thread.submit(threading.get_ident).result(5) != threading.get_ident()
+    assert thread.submit(double(2)).result(60) == 4
+    assert thread.submit(lambda: double(3)).result(60) == 6
+    assert thread.submit(future).result(60) == "later"
+    assert thread.submit(threading.get_ident).result(60) != threading.get_ident()
 
 
 def test_what_the_work_raises_comes_back(thread: LoopThread) -> None:
@@ -45,7 +45,7 @@ def test_what_the_work_raises_comes_back(thread: LoopThread) -> None:
 
     for work in (fail(), fail, lambda: {"b": 1}["a"]):
         with pytest.raises(KeyError):
-            thread.submit(work).result(5)
+            thread.submit(work).result(60)
 
 
 def test_many_submissions_cost_one_wake_up(thread: LoopThread) -> None:
@@ -80,7 +80,7 @@ def test_submissions_from_many_threads_are_all_carried_out(thread: LoopThread) -
     results: list[int] = []
 
     def submit() -> None:
-        results.extend(thread.submit(lambda: 1).result(5) for _ in range(200))
+        results.extend(thread.submit(lambda: 1).result(60) for _ in range(200))
 
     threads = [threading.Thread(target=submit) for _ in range(4)]
     for each in threads:
@@ -105,17 +105,17 @@ def test_cancelling_reaches_the_loop(thread: LoopThread) -> None:
     assert future.cancel()
     assert ended.wait(5)
     with pytest.raises(concurrent.futures.CancelledError):
-        future.result(5)
+        future.result(60)
 
 
 def test_stopping_cancels_what_runs_and_refuses_what_comes() -> None:
     thread = LoopThread()
     thread.start()
     future = thread.submit(asyncio.sleep(3600))
-    thread.submit(lambda: None).result(5)
+    thread.submit(lambda: None).result(60)
     thread.stop()
     with pytest.raises(concurrent.futures.CancelledError):
-        future.result(5)
+        future.result(60)
     with pytest.raises(RuntimeError, match="stopped"):
         thread.submit(lambda: None)
     thread.stop()
@@ -127,7 +127,7 @@ def test_the_process_has_one_and_gets_another_after_it_stopped() -> None:
     first.stop()
     second = get_loop_thread()
     assert second is not first
-    assert second.submit(lambda: 1).result(5) == 1
+    assert second.submit(lambda: 1).result(60) == 1
     second.stop()
 
 
@@ -136,16 +136,16 @@ import asyncio, os, sys
 from serve.transport.loopthread import get_loop_thread
 
 thread = get_loop_thread()
-thread.submit(asyncio.sleep(0)).result(5)
+thread.submit(asyncio.sleep(0)).result(60)
 pending = thread.submit(asyncio.sleep(3600))
 child = os.fork()
 if not child:
     own = get_loop_thread()
     assert own is not thread
-    assert own.submit(lambda: os.getpid()).result(5) == os.getpid()
+    assert own.submit(lambda: os.getpid()).result(60) == os.getpid()
     sys.exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert thread.submit(lambda: 5).result(5) == 5
+assert thread.submit(lambda: 5).result(60) == 5
 print("done")
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.fields import Kind, fields_of
@@ -79,7 +79,6 @@ def test_a_record_without_facts_tells_none(tmp_path: Path) -> None:
 
 
 @given(hostile_texts, hostile_texts, hostile_texts, hostile_texts)
-@settings(deadline=None, max_examples=50)
 def test_no_path_method_client_or_error_forges_a_field(
     path: str, method: str, client: str, error: str
 ) -> None:

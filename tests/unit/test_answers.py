@@ -57,7 +57,11 @@ def test_what_json_does_not_know_is_written_as_what_it_means(value: Any, expecte
     assert (json.loads(body), content_type) == (expected, b"application/json")
 
 
-@pytest.mark.parametrize("value", [{1, 2}, frozenset(), object(), {"a": {1}}, 1j], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, frozenset(), object(), {"a": {1}}, 1j],
+    ids=["set", "frozenset", "object", "set inside", "complex"],
+)
 def test_what_has_no_json_form_is_refused_by_its_type(value: object) -> None:
     inner = value["a"] if isinstance(value, dict) else value
     with pytest.raises(TypeError, match=f"returned a {type(inner).__name__}, which JSON can't"):

@@ -30,7 +30,7 @@ from serve.app.steps import (
 from serve.config import BackendConfig, HTTPOptions
 from serve.controller import goal as goals
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
-from serve.definition import Definition
+from serve.definition import Definition, digest_of
 from serve.traffic import TrafficPolicy
 from serve.validate import check_methods
 
@@ -46,11 +46,12 @@ def perform(goal: Goal, step: Step) -> Goal:
             traits = definition.inspect()
             backend = BackendGoal(
                 wanted.tag,
-                definition.pack(),
+                digest_of(definition.pack()),
                 traits,
                 wanted.actor_options,
                 wanted.config.resolve(traits),
                 change_id=str(next(_ids)),
+                outline=definition.outline(),
             )
             made = goals.create_backend(goal, backend)
             return goals.mark_asgi(made, wanted.tag) if source.path == "m.app" else made
@@ -183,7 +184,7 @@ def test_arguments_that_python_takes_for_equal_are_told_apart(one: object) -> No
 def test_a_backend_of_a_scripts_own_code_is_not_what_a_file_describes() -> None:
     definition = Definition(lambda: "x")
     traits = definition.inspect()
-    made = BackendGoal("a", definition.pack(), traits, {"num_cpus": 1}, BackendConfig())
+    made = BackendGoal("a", "digest", traits, {"num_cpus": 1}, BackendConfig())
     present = present_of(goals.create_backend(EMPTY, made))
     (refusal,) = plan(app(backend("a")), present).refusals
     assert "a script's own code -> m.F" in refusal.message
@@ -334,7 +335,7 @@ def apps(draw: st.DrawFn) -> Wanted:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(apps(), apps())
 def test_a_deploy_makes_of_any_instance_what_the_file_says(before: Wanted, after: Wanted) -> None:
     reached = deploy(deploy(EMPTY, before)[-1], after, removes=True, replaces=True)[-1]
@@ -343,9 +344,7 @@ def test_a_deploy_makes_of_any_instance_what_the_file_says(before: Wanted, after
     assert reached.endpoints.keys() == fresh.endpoints.keys()
     for tag, made in fresh.backends.items():
         here = reached.backends[tag]
-        assert repr(Definition.read_plain(here.definition)) == repr(
-            Definition.read_plain(made.definition)
-        )
+        assert here.outline == made.outline
         assert here.actor_options == made.actor_options
         assert effective(here.config) == effective(made.config)
     for name, end in fresh.endpoints.items():
@@ -364,7 +363,7 @@ def effective(config: BackendConfig) -> str:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(apps(), apps(), st.booleans())
 def test_deployed_again_it_does_nothing(before: Wanted, after: Wanted, removes: bool) -> None:
     goal = deploy(EMPTY, before)[-1]
@@ -378,7 +377,7 @@ def test_deployed_again_it_does_nothing(before: Wanted, after: Wanted, removes: 
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(apps(), apps())
 def test_an_endpoint_that_is_not_replaced_is_there_at_every_step(
     before: Wanted, after: Wanted

@@ -43,7 +43,7 @@ def test_the_items_of_an_array_stay_numpys() -> None:
 @pytest.mark.parametrize(
     "result",
     [{1, 2}, {1: 1, 2: 2}, frozenset({1, 2}), "ab", b"ab", None, 2, iter([1, 2])],
-    ids=repr,
+    ids=lambda result: type(result).__name__,
 )
 def test_a_result_without_order_or_length_is_refused(result: object) -> None:
     with pytest.raises(
@@ -109,7 +109,7 @@ async def test_a_full_batch_does_not_wait_for_the_timeout() -> None:
     queue = BatchQueue(run, 2, 60)
     first = queue.put(1)
     await asyncio.sleep(0)
-    assert await asyncio.wait_for(asyncio.gather(first, queue.put(2)), 5) == [2, 4]
+    assert await asyncio.wait_for(asyncio.gather(first, queue.put(2)), 60) == [2, 4]
 
 
 async def test_a_batch_that_does_not_fill_runs_after_the_timeout() -> None:
@@ -291,6 +291,7 @@ async def test_instances_that_are_equal_and_have_no_hash_have_batches_of_their_o
     assert await asyncio.gather(one.identify(0), other.identify(0)) == [id(one), id(other)]
 
 
+@pytest.mark.slow
 async def test_a_batched_method_does_not_keep_its_instance_alive() -> None:
     model = Model(1)
     await model.add(1)
@@ -300,6 +301,7 @@ async def test_a_batched_method_does_not_keep_its_instance_alive() -> None:
     assert reference() is None
 
 
+@pytest.mark.slow
 async def test_an_instance_that_is_gone_takes_its_queue_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

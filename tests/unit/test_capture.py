@@ -254,6 +254,7 @@ def test_a_thread_that_exits_on_purpose_says_nothing(process: Process) -> None:
     assert process.end() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyError("gone"), EmptyError([])], ids=repr)
 def test_an_exception_in_a_finaliser_is_one_record(process: Process, error: Exception) -> None:
     process.capture(streams=True)

@@ -36,6 +36,7 @@ BLOCKING = Traits("handler")
         ("placement_timeout_s", 60.0),
         ("startup_timeout_s", 600.0),
         ("logging_config", None),
+        ("exposed_methods", ()),
     ],
 )
 def test_a_backend_option_has_its_documented_default(name: str, default: object) -> None:
@@ -43,7 +44,7 @@ def test_a_backend_option_has_its_documented_default(name: str, default: object)
 
 
 def test_no_backend_option_escapes_the_table_of_defaults() -> None:
-    assert len(BackendConfig.model_fields) == 13
+    assert len(BackendConfig.model_fields) == 14
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_a_reader_of_stderr_that_went_away_harms_nobody(monkeypatch: pytest.Monk
         echo.flush()
 
 
+@pytest.mark.slow
 def test_a_finaliser_that_warns_while_lines_are_written_loses_none(stderr: Path) -> None:
     echo = Echo()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.instrument.encode import (
@@ -136,7 +136,6 @@ def encode(value: object) -> Any:
 
 
 @given(st.dictionaries(keys, values, max_size=4))
-@settings(deadline=None, max_examples=50)
 def test_anything_is_one_line_and_forges_no_field(extra: dict[Any, Any]) -> None:
     line = encode_line({"message": "m", "extra": extra}, TAIL, is_free=True)
     record = read(line)
@@ -152,7 +151,6 @@ def test_anything_is_one_line_and_forges_no_field(extra: dict[Any, Any]) -> None
         max_leaves=8,
     )
 )
-@settings(deadline=None, max_examples=50)
 def test_what_json_holds_is_read_as_it_was(value: Any) -> None:
     assert encode(value) == value
 
@@ -244,7 +242,6 @@ def test_a_struct_that_needs_care_has_no_fields_without_a_value_either() -> None
 
 
 @given(st.dictionaries(st.text(), values, min_size=1, max_size=4))
-@settings(deadline=None, max_examples=50)
 def test_any_fixed_fields_end_each_line(static: dict[str, Any]) -> None:
     static = {f"x{name}": value for name, value in static.items()}
     record = read(encode_line({"message": "m"}, encode_tail(static)))

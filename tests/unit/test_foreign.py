@@ -16,6 +16,7 @@ import opentelemetry.context
 import opentelemetry.trace.propagation
 import pytest
 import uvicorn.protocols.http.httptools_impl
+import uvicorn.protocols.websockets.websockets_sansio_impl
 from ray._private import services, worker
 from ray.experimental import internal_kv
 from ray.util.metrics import Gauge
@@ -31,7 +32,7 @@ OWNERS = {
     "observability/instrument/ray_internals.py",
     "observability/instrument/otel_internals.py",
     "serve/ray_internals.py",
-    "serve/replica/joining.py",
+    "serve/replica/protocol.py",
 }
 
 
@@ -78,13 +79,21 @@ def check(message: str, package: str, name: str) -> None:
     )
 
 
-def test_a_replica_says_so_when_uvicorns_protocol_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = uvicorn.protocols.http.httptools_impl
-    monkeypatch.delattr(module, "HttpToolsProtocol")
-    monkeypatch.delitem(sys.modules, "serve.replica.joining", raising=False)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (uvicorn.protocols.http.httptools_impl, "HttpToolsProtocol"),
+        (uvicorn.protocols.websockets.websockets_sansio_impl, "WebSocketsSansIOProtocol"),
+    ],
+)
+def test_a_replica_says_so_when_uvicorns_protocol_is_gone(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    monkeypatch.delattr(module, name)
+    monkeypatch.delitem(sys.modules, "serve.replica.protocol", raising=False)
     with pytest.raises(ForeignNameError) as caught:
-        importlib.import_module("serve.replica.joining")
-    check(str(caught.value), "uvicorn", f"{module.__name__}.HttpToolsProtocol")
+        importlib.import_module("serve.replica.protocol")
+    check(str(caught.value), "uvicorn", f"{module.__name__}.{name}")
 
 
 def test_the_export_of_metrics_tells_that_rays_own_are_kept_elsewhere() -> None:

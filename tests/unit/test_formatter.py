@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.fields import Kind, fields_of
@@ -267,7 +267,6 @@ def test_a_message_of_the_greatest_length_is_whole() -> None:
 
 
 @given(texts, st.lists(values, max_size=3), st.dictionaries(texts, values, max_size=3))
-@settings(deadline=None)
 def test_whatever_is_said_is_one_record_that_forges_nothing(
     message: str, args: list[Any], extra: dict[str, Any]
 ) -> None:

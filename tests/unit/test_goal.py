@@ -22,7 +22,7 @@ def backend(
     tag: str, change_id: str = "", traits: Traits = FUNCTION, **options: Any
 ) -> BackendGoal:
     config = BackendConfig(**options).resolve(traits)
-    return BackendGoal(tag, b"", traits, {"num_cpus": 1}, config, change_id=change_id or tag)
+    return BackendGoal(tag, "", traits, {"num_cpus": 1}, config, change_id=change_id or tag)
 
 
 def endpoint(

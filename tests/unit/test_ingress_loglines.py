@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.instrument.access import AccessRecord
@@ -196,7 +196,6 @@ pieces = (
 
 
 @given(st.lists(pieces, min_size=len(TOKENS), max_size=len(TOKENS) + 2), st.binary(max_size=5))
-@settings(deadline=None)
 def test_any_line_with_the_right_number_of_fields_is_survived(
     fields: list[str], end: bytes
 ) -> None:
@@ -212,7 +211,6 @@ states = st.sampled_from(["SH", "CQ", "LR", "--", "sQ", "PR", "RC", "??"])
     states,
     st.text(st.characters(exclude_characters="\t\n"), max_size=30),
 )
-@settings(deadline=None)
 def test_any_figures_and_any_text_make_a_sound_record(
     figures: tuple[str, str, str, str, str], state: str, text: str
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_line_that_comes_in_parts_is_handed_over_whole(run: Run) -> None:
     run(work())
 
 
+@pytest.mark.slow
 def test_lines_of_a_real_process_arrive(run: Run) -> None:
     async def work() -> None:
         async with opened() as it:
@@ -112,6 +113,7 @@ def test_half_a_line_at_the_end_is_none(run: Run) -> None:
     run(work())
 
 
+@pytest.mark.slow
 def test_draining_ends_although_somebody_still_holds_the_pipe(run: Run) -> None:
     async def work() -> None:
         async with opened() as it:
@@ -214,9 +216,11 @@ def test_a_line_that_cannot_be_taken_is_told_and_the_next_ones_arrive(
     assert str(record.exc_info[1]) == "no such line"
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(max_size=50), max_size=10))
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_however_lines_are_cut_they_arrive_as_they_were(run: Run, parts: list[bytes]) -> None:
     async def work() -> None:

@@ -13,6 +13,7 @@ from serve.ingress.plan import (
     RemoveServer,
     SetAddress,
     keep_servers,
+    leave_unreachable,
     plan_change,
 )
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
@@ -55,6 +56,14 @@ def test_a_replica_that_moved_gets_its_new_address() -> None:
     change = plan_change(table(member("a", 1)), table(member("a", 2)))
     assert change.kind is ChangeKind.RUNTIME
     assert change.commands == (SetAddress(B, server_name("b#a"), "h", 2),)
+
+
+def test_a_replica_that_only_its_own_node_reaches_is_left_out_elsewhere() -> None:
+    own = dataclasses.replace(member("a"), host="127.0.0.1", is_exposed=False)
+    both = table(own, member("b"))
+    assert leave_unreachable(both, "node") == both
+    assert leave_unreachable(both, "") == both  # whoever does not know its node has but one
+    assert leave_unreachable(both, "other") == table(member("b"))
 
 
 def test_the_first_replica_of_a_backend_needs_no_reload() -> None:

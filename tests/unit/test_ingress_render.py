@@ -53,6 +53,20 @@ def test_a_backend_has_its_limits_and_one_server_for_each_replica() -> None:
     assert "retries 50" in text
 
 
+def test_the_token_is_shown_to_replicas_only() -> None:
+    table = IngressTable(
+        (make_route("e", "/f", {"b": 1}),), (BackendTargets("b", (make_replica("b#one"),)),)
+    )
+    settings = dataclasses.replace(SETTINGS, token="0a" * 32)
+    document = render(table, settings)
+
+    assert document.config.count(settings.token) == 1
+    rule = f"http-request set-header X-Serve-Token {settings.token}"
+    assert rule in section(document, f"backend {section_name('b')}")
+    assert settings.token not in repr(settings)
+    assert "X-Serve-Token" not in render(table, SETTINGS).config
+
+
 def test_no_time_limit_becomes_haproxys_for_ever() -> None:
     table = IngressTable((), (BackendTargets("b", queue_timeout_s=0.0),))
     text = section(render(table, SETTINGS), f"backend {section_name('b')}")

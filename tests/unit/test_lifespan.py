@@ -115,4 +115,4 @@ async def test_an_application_that_goes_on_after_its_shutdown_is_ended() -> None
     lifespan = Lifespan(app)
     await lifespan.start()
     await lifespan.stop()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 60)

@@ -33,7 +33,7 @@ def seen(*replicas: ReplicaView) -> Observed:
 
 def goal_of(*endpoints: EndpointGoal, **options: Any) -> Goal:
     config = BackendConfig(**options)
-    backends = {t: BackendGoal(t, b"", Traits("f"), {}, config) for t in ("b", "a", "idle")}
+    backends = {t: BackendGoal(t, "", Traits("f"), {}, config) for t in ("b", "a", "idle")}
     return Goal(
         HTTPOptions(), "n1", b"", backends=backends, endpoints={e.name: e for e in endpoints}
     )

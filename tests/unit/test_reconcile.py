@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.config import BackendConfig, HTTPOptions, Traits
@@ -14,6 +14,7 @@ from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import Failure, IngressView, Observed, Phase, ReplicaView
 from serve.controller.reconcile import (
     Action,
+    ExposeReplica,
     FailReplica,
     ReconfigureReplica,
     StartIngress,
@@ -24,12 +25,13 @@ from serve.controller.reconcile import (
     reconcile,
     replicas_of,
 )
+from serve.records import ReplicaAddress
 
 
 def backend(tag: str = "a", version: int = 1, **options: Any) -> BackendGoal:
     config = BackendConfig(**options)
     resources = {"num_cpus": 2, "num_gpus": 0, "resources": {"Magic": 1}}
-    return BackendGoal(tag, b"", Traits("handler"), resources, config, version)
+    return BackendGoal(tag, "", Traits("handler"), resources, config, version)
 
 
 def goal_of(*backends: BackendGoal, location: str = "NoServer", head: str = "n1") -> Goal:
@@ -61,6 +63,24 @@ def test_a_starting_and_a_restarting_replica_count_as_there() -> None:
     goal = goal_of(backend(num_replicas=2))
     world = seen(replica("a#1", Phase.STARTING), replica("a#2", Phase.RESTARTING))
     assert reconcile(goal, world, 0) == []
+
+
+def test_a_replica_is_exposed_once_there_is_another_node() -> None:
+    goal = goal_of(backend())
+    own = ReplicaAddress("a#1", "actor", "n1", "127.0.0.1", 1, 2, is_exposed=False)
+    alone = seen(replica("a#1", address=own), node_ids=("n1",))
+    assert reconcile(goal, alone, 0) == []
+
+    joined = replace(alone, node_ids=("n1", "n2"))
+    assert reconcile(goal, joined, 0) == [ExposeReplica("a#1")]
+
+    for change in (
+        {"is_exposing": True},
+        {"address": replace(own, host="10.0.0.1", is_exposed=True)},
+        {"phase": Phase.RESTARTING},
+    ):
+        view = replace(joined.replicas["a#1"], **change)
+        assert reconcile(goal, replace(joined, replicas={"a#1": view}), 0) == []
 
 
 def test_a_stopping_replica_does_not_count_as_there() -> None:
@@ -294,7 +314,6 @@ def worlds(draw: st.DrawFn) -> Observed:
     return seen(*views, failures=failures, ingresses=ingresses, node_ids=nodes)
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds())
 def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     goal: Goal, observed: Observed
@@ -311,7 +330,6 @@ def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     assert all(view.phase is Phase.RUNNING for view in world.observed.replicas.values())
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_no_running_replica_goes_while_one_that_does_not_run_could(
     goal: Goal, observed: Observed, now: float
@@ -329,7 +347,6 @@ def test_no_running_replica_goes_while_one_that_does_not_run_could(
             assert all(view.phase is Phase.RUNNING for view in stays)
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(100, 1000))
 def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
     goal: Goal, observed: Observed, now: float
@@ -341,7 +358,6 @@ def test_a_backend_never_gets_fewer_running_replicas_than_it_should_have(
         assert len(left) >= min(len(running), each.config.num_replicas)
 
 
-@settings(max_examples=40, deadline=None)
 @given(goals(), worlds(), st.floats(0, 1000))
 def test_no_replica_is_told_to_stop_twice(goal: Goal, observed: Observed, now: float) -> None:
     tags = [a.replica_tag for a in reconcile(goal, observed, now) if isinstance(a, StopReplica)]

@@ -20,10 +20,15 @@ from serve.call import Call
 from serve.config import BackendConfig
 from serve.context import get_replica_context, set_replica_context
 from serve.definition import Definition, inspect_target
-from serve.errors import QueueTimeoutError
+from serve.errors import QueueTimeoutError, ReplicaUnavailableError
+from serve.ingress_token import TOKEN_HEADER, make_ingress_token
 from serve.records import ReplicaAddress
 from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica, ReplicaSpec
+from serve.transport.client import connect
+
+SECRET = b"secret" * 6
+TOKEN = make_ingress_token(SECRET)
 
 Start = Callable[..., Awaitable[tuple[Replica, ReplicaAddress]]]
 
@@ -43,8 +48,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         traits = inspect_target(target, init_args)
         config = BackendConfig(**options).resolve(traits)
         packed = Definition(target, init_args).pack()
-        spec = ReplicaSpec("c", "b#abcdef", "b", packed, traits, config, 1, [], b"secret" * 6)
-        replica = Replica(spec, "127.0.0.1", "node", "c:b#abcdef", lambda *copy: None, records)
+        spec = ReplicaSpec("c", "b#abcdef", "b", packed, traits, config, 1, [], SECRET)
+        replica = Replica(spec, "127.0.0.2", "node", "c:b#abcdef", lambda *copy: None, records)
         address = await replica.start()
         started.append(replica)
         return replica, address
@@ -60,8 +65,9 @@ def call(data: Any = None, method: str = "__call__") -> Call:
     return Call(data, {}, method, "e", "r-1")
 
 
-async def get(address: ReplicaAddress, path: str = "/") -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://{address.host}:{address.http_port}") as client:
+async def get(address: ReplicaAddress, path: str = "/", token: str = TOKEN) -> httpx.Response:
+    base = f"http://{address.host}:{address.http_port}"
+    async with httpx.AsyncClient(base_url=base, headers={TOKEN_HEADER: token}) as client:
         return await client.get(path)
 
 
@@ -77,6 +83,34 @@ async def test_a_replica_says_where_it_is_reached(start: Start) -> None:
         "b#abcdef", "c:b#abcdef", "node",
     )  # fmt: skip
     assert address.http_port > 0 and address.call_port > 0
+
+
+async def test_a_replica_listens_on_loopback_until_it_is_exposed(start: Start) -> None:
+    replica, before = await start(lambda request: "hello")
+    assert (before.host, before.is_exposed) == ("127.0.0.1", False)
+
+    exposed = await replica.expose()
+    assert (exposed.host, exposed.is_exposed) == ("127.0.0.2", True)
+    assert await replica.expose() == exposed
+    assert [(await get(address)).text for address in (before, exposed)] == ["hello"] * 2
+
+    calls = [await connect(address, SECRET, local_node_id="node") for address in (before, exposed)]
+    with pytest.raises(ReplicaUnavailableError, match="its own node only"):
+        await connect(before, SECRET, local_node_id="other")
+    calls.append(await connect(exposed, SECRET, local_node_id="other"))
+    for connection in calls:
+        assert await connection.call(tuple(call())) == "hello"
+        connection.close()
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64, TOKEN[:-1], TOKEN.upper()])
+async def test_whoever_has_no_token_is_a_stranger(start: Start, token: str) -> None:
+    ran: list[str] = []
+    _, address = await start(lambda request: ran.append("ran"))
+    refused = await get(address, token=token)
+    assert (refused.status_code, refused.headers["connection"]) == (403, "close")
+    assert "only" in refused.text
+    assert ran == []
 
 
 async def test_a_constructor_knows_its_replica(start: Start) -> None:
@@ -137,7 +171,7 @@ async def test_a_reconfigured_replica_has_the_new_version_and_limit(start: Start
 
 async def test_an_idle_replica_drains_in_one_round(start: Start) -> None:
     replica, _ = await start(lambda request: 1)
-    assert await asyncio.wait_for(replica.drain(0.001, 60), 5) is True
+    assert await asyncio.wait_for(replica.drain(0.001, 60), 60) is True
 
 
 class Held:
@@ -157,7 +191,7 @@ async def test_a_drain_waits_for_calls_that_run(start: Start) -> None:
     await asyncio.sleep(0.03)
     assert not draining.done()
     let_go.set()
-    assert await asyncio.wait_for(draining, 5) is True
+    assert await asyncio.wait_for(draining, 60) is True
     assert await running == "done"
 
 

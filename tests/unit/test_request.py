@@ -142,4 +142,4 @@ async def test_a_thread_of_its_own_loop_reads_what_the_servers_loop_receives() -
     request = HTTPRequest(SCOPE, receive)
     reading = asyncio.get_running_loop().run_in_executor(None, lambda: request.data)
     queue.put_nowait({"type": "http.request", "body": b"abc", "more_body": False})
-    assert await asyncio.wait_for(reading, 5) == b"abc"
+    assert await asyncio.wait_for(reading, 60) == b"abc"

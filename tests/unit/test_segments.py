@@ -157,9 +157,8 @@ lines = st.integers(0, 60).map(lambda size: b"x" * size + b"\n")
     st.integers(1, 200),
 )
 @settings(
-    deadline=None,
     max_examples=50,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_no_line_is_lost_torn_or_moved_across_segments_and_only_the_last_is_not_full(
     tmp_path: Path, batches: list[list[bytes]], segment_bytes: int
@@ -344,6 +343,7 @@ def test_a_segment_that_is_written_to_stays_however_old_and_large(tmp_path: Path
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_makes_room(tmp_path: Path) -> None:
     make_segment(tmp_path, "a.000001.log", age_s=9 * DAY_S)
     holder = subprocess.Popen(
@@ -367,6 +367,7 @@ def test_one_process_at_a_time_makes_room(tmp_path: Path) -> None:
     assert prune(str(tmp_path), Retention(), time.time()) == ["a.000001.log"]
 
 
+@pytest.mark.slow
 def test_the_segment_of_a_killed_process_is_free_to_go(tmp_path: Path) -> None:
     code = (
         "import sys\n"

@@ -60,6 +60,7 @@ def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_two_commands_do_not_work_in_one_folder_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from observability.stack.folder import StackFolder\n"

@@ -41,10 +41,16 @@ def test_top_shows_names_that_look_like_markup_and_marks_what_is_missing() -> No
 def test_servers_of_several_nodes_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     good = {"node": "10.0.0.1", "node_id": "a" * 56, "address": "0.0.0.0:8000", "error": ""}
     deaf = {"node": "", "node_id": "b" * 56, "address": "", "error": "port 8000 is taken"}
-    ingresses = [good | {"metrics": "http://127.0.0.1:1/metrics"}, deaf | {"metrics": ""}]
+    ingresses = [
+        good | {"metrics": "http://127.0.0.1:1/metrics", "refused": "OSError: [Errno 28] full"},
+        deaf | {"metrics": "", "refused": ""},
+    ]
     print_status({"ingresses": ingresses, "endpoints": [], "backends": [], "troubles": []})
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if "10.0.0.1" in line)
     assert "0.0.0.0:8000" in row
     row = next(line for line in shown.splitlines() if "b" * 12 in line)
     assert "not listening" in row
+    (line,) = (line for line in shown.splitlines() if "can't apply" in line)
+    assert "10.0.0.1" in line
+    assert line.endswith("OSError: [Errno 28] full")

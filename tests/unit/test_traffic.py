@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.traffic import (
@@ -28,7 +28,6 @@ def policies(draw: st.DrawFn) -> TrafficPolicy:
     return TrafficPolicy.of({tag: part / total for tag, part in parts.items()})
 
 
-@settings(max_examples=40)
 @given(policies())
 def test_the_thresholds_cover_the_whole_range_in_rising_order(policy: TrafficPolicy) -> None:
     edges = [edge for _, edge in thresholds(policy)]
@@ -36,13 +35,11 @@ def test_the_thresholds_cover_the_whole_range_in_rising_order(policy: TrafficPol
     assert edges[0] > 0 and edges[-1] == SPLIT_SCALE
 
 
-@settings(max_examples=40)
 @given(policies(), NUMBERS)
 def test_every_number_has_a_backend_with_a_weight(policy: TrafficPolicy, number: int) -> None:
     assert dict(policy.weights)[choose_backend(policy, number) or ""] > 0
 
 
-@settings(max_examples=40)
 @given(policies())
 def test_each_backends_share_of_the_numbers_is_its_weight(policy: TrafficPolicy) -> None:
     begin, shares = 0, {}
@@ -51,7 +48,6 @@ def test_each_backends_share_of_the_numbers_is_its_weight(policy: TrafficPolicy)
     assert shares == pytest.approx({t: w for t, w in policy.weights if w > 0}, abs=3e-9)
 
 
-@settings(max_examples=40)
 @given(policies())
 def test_a_backend_owns_the_numbers_up_to_its_threshold(policy: TrafficPolicy) -> None:
     begin = 0

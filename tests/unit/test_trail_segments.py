@@ -141,7 +141,7 @@ def test_a_line_that_is_no_record_is_left_out_and_the_others_are_read(
 
 
 @given(st.lists(st.binary(max_size=30)))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_are_survived(tmp_path: Path, parts: list[bytes]) -> None:
     (tmp_path / f"{NAME}.000001.log").write_bytes(b"\n".join(parts))
     assert isinstance(read(tmp_path)[0], list)
@@ -174,7 +174,7 @@ queries = st.builds(
 
 
 @given(st.lists(st.lists(fields, max_size=6), max_size=4), queries, st.integers(16, 400))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_search_by_bytes_finds_what_reading_everything_would(
     tmp_path: Path, files: list[list[Record]], query: Query, chunk: int
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from observability.fields import FIELDS
@@ -182,7 +182,6 @@ kinds = st.sampled_from(["log", "access"])
 @example("log", {"file": "a.py", "line": "\x1f"})
 @example("access", {"queue_ms": 63930909600101})
 @example("access", {"queue_ms": -9223372035059375144961})
-@settings(deadline=None)
 def test_no_value_steers_the_terminal_or_makes_a_line_of_its_own(
     kind: str, fields: dict[str, Any]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.trail.query import Record
@@ -256,7 +256,6 @@ def spans_differ(found: list[Record]) -> bool:
 
 
 @given(records.filter(spans_differ).filter(has_no_circle))
-@settings(deadline=None)
 def test_every_record_is_in_the_trees_exactly_once(found: list[Record]) -> None:
     roots = assemble(found)
     steps = [step for root in roots for step in root.walk()]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.transport.failures import RemoteError, failure_frame, read_failure
@@ -78,7 +78,6 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=40)
 @given(st.lists(values, max_size=6), st.integers(min_value=1, max_value=50))
 def test_a_stream_cut_anywhere_yields_the_messages_in_order(messages: list[Any], step: int) -> None:
     collector = Collector()

@@ -1,0 +1,162 @@
+"""The HTTP protocol of a replica's port: uvicorn's, for the instance's own ingresses alone.
+
+What HAProxy says of a request in headers is believed, so nobody else may say it: a request without
+the instance's token is answered 403 and its code never runs, and a request's headers end where its
+head ends. The token is taken out before anybody sees the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from observability.instrument.foreign import missing
+from serve.ingress_token import TOKEN_HEADER
+from serve.replica.joining import JoiningTransport
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+except ImportError as gone:
+    name = str(gone).split("'")[1]  # cannot import name '...' from '...'
+    raise missing("uvicorn", f"{gone.name}.{name}", "answer HTTP requests") from gone
+
+MALFORMED = "serve_is_malformed"
+"""Key of a request's scope: its body could not be parsed, and it was answered 400."""
+
+_HEADER = TOKEN_HEADER.lower().encode()
+_BODY_HEADERS = frozenset({b"transfer-encoding", b"content-length"})
+_REFUSAL = (
+    b"This port is for the ingress of its Serve instance only. Send the request to the address "
+    b"that 'tagtrail status' shows."
+)
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+_UNHEARD = logging.Logger("uvicorn", logging.CRITICAL + 1)
+"""What uvicorn says of a connection: of its peer's mistakes as of errors, and nothing that the
+request's record does not say better."""
+
+
+class ReplicaProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, over a JoiningTransport and behind the token.
+
+    Args:
+        token: what the ingresses send; whoever sends something else is a stranger.
+        tag_headers: of the replica's answers.
+        on_stranger: called with a stranger's address.
+        before_write: called before anything is sent.
+        **options: uvicorn's.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: bytes,
+        tag_headers: Headers,
+        on_stranger: Callable[[str], None],
+        before_write: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.logger = _UNHEARD
+        self._token = token
+        self._tag_headers = tag_headers
+        self._on_stranger = on_stranger
+        self._before_write = before_write
+        self._is_in_head = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport (asyncio)."""
+        joining = JoiningTransport(transport, self.loop, self._before_write)  # type: ignore[arg-type]
+        super().connection_made(joining)  # type: ignore[arg-type]
+
+    def on_message_begin(self) -> None:
+        """A request begins (httptools)."""
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer behind a chunked body (httptools): those are dropped."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole (httptools)."""
+        self._is_in_head = False
+        self.app = self.config.loaded_app if self._take_token() else _refuse
+        self._has_body = any(name in _BODY_HEADERS for name, _ in self.headers)
+        super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # The parser takes what follows for another protocol: no second request can.
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser gave up: before a request, of which the ingress then tells, or within one."""
+        cycle = self.cycle
+        if self._is_in_head or cycle.response_complete:
+            super().send_400_response(msg)
+            return
+        self.scope[MALFORMED] = True  # type: ignore[literal-required]
+        cycle.disconnected = True
+        cycle.message_event.set()  # the handler hears that nobody waits for its answer
+        if not cycle.response_started:
+            self._write_answer(b"400 Bad Request", msg.encode(), self._tag_headers)
+        self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        # With a body it is no handshake (RFC 6455, 4.1), and the parser would never call back.
+        is_get = self.scope["method"] == "GET"
+        return is_get and not self._has_body and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The head asked for a WebSocket."""
+        if self.app is not _refuse:
+            super().handle_websocket_upgrade()
+            return
+        self._write_answer(b"403 Forbidden", _REFUSAL)
+        self.transport.close()
+
+    def _write_answer(self, status: bytes, body: bytes, headers: Headers = ()) -> None:
+        """Write a whole answer, past ASGI."""
+        lines = b"".join(b"%s: %s\r\n" % header for header in (*headers, *_end_headers(body)))
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\n" + lines + b"\r\n" + body)
+
+    def _take_token(self) -> bool:
+        """Take the token out of the headers; whether it was the right one."""
+        for index, (name, value) in enumerate(self.headers):
+            if name == _HEADER:
+                del self.headers[index]
+                if hmac.compare_digest(value, self._token):
+                    return True
+                break
+        self._on_stranger(self.client[0] if self.client else "an unknown address")
+        return False
+
+
+class ReplicaWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol; what its peer does wrong is nobody's ERROR."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.logger = _UNHEARD
+
+
+def _end_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers of the last answer on a connection."""
+    return [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = _end_headers(_REFUSAL)
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": _REFUSAL})
