@@ -7,7 +7,6 @@ says can't be applied: that is logged, counted, and told to the controller with 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,15 +17,16 @@ from ray.exceptions import RayTaskError
 
 from observability.catalog import UPDATE_FAILURES
 from observability.instrument.numbers import Family
-from observability.instrument.supervision import keep_running
+from observability.instrument.supervision import watch_task
 from serve.controller.broadcast import NEVER, Refusal, Stamp, Update
 from serve.ids import NAMESPACE
 
 logger = logging.getLogger("ray.serve")
 
+RETRY = "another try to apply what the controller says"
+
 POLL_S = 10.0
 ANSWER_S = 5.0
-RETRY = "application of a change"
 RETRY_S = 0.2
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -226,8 +226,8 @@ class Watcher:
                 exc_info=error,
             )
         if known.retry is None or known.retry.done():
-            retry = functools.partial(self._retry, key, known)
-            known.retry = asyncio.get_running_loop().create_task(keep_running(RETRY, retry))
+            known.retry = asyncio.get_running_loop().create_task(self._retry(key, known))
+            watch_task(RETRY, known.retry)
 
     async def _retry(self, key: str, known: _Key) -> None:
         while known.error is not None:

@@ -1,4 +1,4 @@
-"""What the controller's hands remember, and that they do what they began, without Ray."""
+"""The controller's hands, without Ray: what they remember, and what becomes of a failed action."""
 
 from __future__ import annotations
 
@@ -9,12 +9,46 @@ from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller.executor import ACTION, Executor
 from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import IngressView
-from serve.controller.reconcile import StopIngress
+from serve.controller.reconcile import ExposeReplica, ReconfigureReplica, StopIngress
 from serve.controller.world import World
 
 
 async def followed(timeout_s: float) -> bool:
     return True
+
+
+async def test_an_action_that_fails_is_told_and_done_again() -> None:
+    attempts: list[str] = []
+    is_done = asyncio.Event()
+
+    def forget(node_id: str) -> None:
+        attempts.append(node_id)
+        if len(attempts) == 1:
+            raise OSError("not now")
+        is_done.set()
+
+    world = World()
+    world.set_ingress(IngressView("n1"))
+    goal = Goal(HTTPOptions(), "head", b"")
+    executor = Executor("c", world, lambda: goal, lambda digest: b"", followed, forget)
+    executor.perform(StopIngress("n1"))
+    await asyncio.wait_for(is_done.wait(), 60)
+    assert attempts == ["n1", "n1"]
+    assert f"{ACTION} is failing since " in process_troubles.describe()
+    process_troubles.clear(ACTION)
+
+
+async def test_what_is_to_be_done_to_a_replica_that_has_ended_since_is_no_failure() -> None:
+    world = World()
+    world.add_replica("b#a", "b")
+    backend = BackendGoal("b", "", Traits("f"), {}, BackendConfig())
+    goal = Goal(HTTPOptions(), "head", b"", backends={"b": backend})
+    executor = Executor("c", world, lambda: goal, lambda digest: b"", followed, lambda node: None)
+    before = asyncio.all_tasks()
+    for action in (ExposeReplica("b#a"), ReconfigureReplica("b#a", 2)):
+        executor.perform(action)
+    _, pending = await asyncio.wait(asyncio.all_tasks() - before, timeout=60)
+    assert (pending, process_troubles.describe()) == (set(), "")
 
 
 async def test_backends_that_are_gone_are_forgotten_once_their_replicas_are() -> None:
@@ -32,24 +66,3 @@ async def test_backends_that_are_gone_are_forgotten_once_their_replicas_are() ->
     world.drop_replica("stops#a")
     executor.forget_gone()
     assert executor.known_backends == set(world.observed.failures) == {"stays"}
-
-
-async def test_an_action_that_fails_is_told_and_done_again() -> None:
-    attempts: list[str] = []
-    is_done = asyncio.Event()
-
-    def forget(node_id: str) -> None:
-        attempts.append(node_id)
-        if len(attempts) == 1:
-            raise OSError("not now")
-        is_done.set()
-
-    goal = Goal(HTTPOptions(), "head", b"")
-    world = World()
-    world.set_ingress(IngressView("n1"))
-    executor = Executor("c", world, lambda: goal, lambda digest: b"", followed, forget)
-    executor.perform(StopIngress("n1"))
-    await asyncio.wait_for(is_done.wait(), 60)
-    assert attempts == ["n1", "n1"]
-    assert f"{ACTION} is failing since " in process_troubles.describe()
-    process_troubles.clear(ACTION)
