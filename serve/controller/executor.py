@@ -276,8 +276,11 @@ class Executor:
         self._world.change_replica(tag, is_reconfiguring=False)
 
     async def _expose(self, tag: str) -> None:
+        actor = self._actors.get(tag)
+        if actor is None:  # it has ended since
+            return
         with contextlib.suppress(RayError):  # it died: the next process is asked again
-            address = await self._actors[tag].expose.remote()
+            address = await actor.expose.remote()
             view = self._world.replica(tag)
             if view is not None and view.phase is Phase.RUNNING:
                 self._world.change_replica(tag, address=address)

@@ -9,7 +9,7 @@ from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller.executor import ACTION, Executor
 from serve.controller.goal import BackendGoal, Goal
 from serve.controller.observed import IngressView
-from serve.controller.reconcile import StopIngress
+from serve.controller.reconcile import ExposeReplica, ReconfigureReplica, StopIngress
 from serve.controller.world import World
 
 
@@ -36,6 +36,19 @@ async def test_an_action_that_fails_is_told_and_done_again() -> None:
     assert attempts == ["n1", "n1"]
     assert f"{ACTION} is failing since " in process_troubles.describe()
     process_troubles.clear(ACTION)
+
+
+async def test_what_is_to_be_done_to_a_replica_that_has_ended_since_is_no_failure() -> None:
+    world = World()
+    world.add_replica("b#a", "b")
+    backend = BackendGoal("b", "", Traits("f"), {}, BackendConfig())
+    goal = Goal(HTTPOptions(), "head", b"", backends={"b": backend})
+    executor = Executor("c", world, lambda: goal, lambda digest: b"", followed, lambda node: None)
+    before = asyncio.all_tasks()
+    for action in (ExposeReplica("b#a"), ReconfigureReplica("b#a", 2)):
+        executor.perform(action)
+    _, pending = await asyncio.wait(asyncio.all_tasks() - before, timeout=60)
+    assert (pending, process_troubles.describe()) == (set(), "")
 
 
 async def test_backends_that_are_gone_are_forgotten_once_their_replicas_are() -> None:
