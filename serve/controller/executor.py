@@ -180,11 +180,9 @@ class Executor:
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)
-        # The class's name is what the dashboard and `ray list actors` show.
-        cls = type(f"RayServeReplica_{backend.traits.name}", (ReplicaActor,), {})
         try:
             actor = (
-                ray.remote(cls)
+                _replica_class(backend.traits.name)
                 .options(
                     name=name,
                     namespace=NAMESPACE,
@@ -400,6 +398,15 @@ class Executor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+@functools.lru_cache(maxsize=128)
+def _replica_class(name: str) -> Any:
+    """The actor class of replicas of a callable: its name is what `ray list actors` shows.
+
+    One for all replicas: Ray exports each class that it is given, and keeps it until it ends.
+    """
+    return ray.remote(type(f"RayServeReplica_{name}", (ReplicaActor,), {}))
 
 
 async def _quietly(reference: Any, timeout_s: float) -> None:

@@ -116,3 +116,16 @@ def test_a_controller_that_comes_back_starts_replicas_with_the_stored_definition
     answers = [serve.get_handle("back").call().result(60) for _ in range(4)]
     assert answers == [5] * 4
     assert stored("stray") == {}
+
+
+def test_replicas_that_come_and_go_leave_no_class_of_their_own_in_ray(instance: Instance) -> None:
+    def exported() -> int:
+        return len(_internal_kv_list("ActorClass:", namespace="fun"))
+
+    create("first", b"1")
+    before = exported()
+    assert before > 0
+    for tag in ("second", "third"):
+        create(tag, b"2", num_replicas=2)
+        serve.delete_backend(tag, force=True)
+    assert exported() == before
