@@ -230,7 +230,7 @@ def test_status_exits_with_3_and_the_error_when_a_backend_is_not_at_its_goal(
     pid = serve.get_handle("broken").call().result(60)
     file.touch()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: "broken" in client.status().observed.failures, 30)
+    wait_until(lambda: "broken" in client.status().observed.failures)
     done = tagtrail("--address", ray_address, "status", "--json")
     assert done.returncode == 3, done.stderr
     assert "RuntimeError: sabotaged" in json.loads(done.stdout)["backends"][0]["last_error"]

@@ -100,17 +100,22 @@ def test_the_canary_comes_through_at_every_station(
         run_grafana_api() as grafana,
     ):
         grafana.sources[PROMETHEUS_UID] = {}
-        wait_until(lambda: {"ray", "tagtrail"} <= jobs_up(prometheus), 30)
+        wait_until(lambda: {"ray", "tagtrail"} <= jobs_up(prometheus))
         options = ["--victoria-logs", store, "--agent", agent, "--prometheus", prometheus]
         options += ["--grafana", grafana.url, "--grafana-token", TOKEN, "--timeout", "40"]
-        report = doctor(ray_address, *options)
-        asked = doctor(ray_address, *options, "--path", "/hello")
+
+        def both_scraped(*more: str) -> Report:
+            """A report at whose time neither job had just missed a scrape: each has a second."""
+            report = doctor(ray_address, *options, *more)
+            return report if "ray, tagtrail" in report["prometheus"]["detail"] else {}
+
+        report = wait_until(both_scraped)
+        asked = wait_until(lambda: both_scraped("--path", "/hello"))
     for found in (report, asked):
         assert set(outcomes(found).values()) == {"ok"}, found
         assert len(found["stations"]) == 10
         assert found["healthy"] is True and found["stopped_at"] is None
         assert "VictoriaLogs has the record" in found["log store"]["detail"]
-        assert "ray, tagtrail" in found["prometheus"]["detail"]
         assert grafana.writes == []
     # The first one no endpoint has seen.
     query = Query(request_id=report["canary"])

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from tests.integration.clusters import (
 )
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import run_python, script_env, wait_until, write_script
+from tests.integration.statuses import status_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,6 +87,7 @@ class Cluster:
         gcs: port of the cluster.
         folders: Ray's temporary folder of each host.
         nodes: what keeps each host's Ray.
+        ask_status: the status, by a process on the head that stays connected.
     """
 
     hosts: list[Host]
@@ -94,6 +96,7 @@ class Cluster:
     environment: dict[str, str]
     undo: contextlib.ExitStack
     nodes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ask_status: Callable[[], Any] = dict
 
     def start(self, number: int) -> None:
         """Start Ray on a host. From any thread."""
@@ -125,6 +128,22 @@ class Cluster:
     def status(self) -> Any:
         return json.loads(self.tagtrail("status", "--json").stdout)
 
+    def wait_until_well(self, ingresses: int, left: str = "") -> Any:
+        """Until all is well with so many ingresses; the status then.
+
+        Args:
+            ingresses: how many.
+            left: address of a host that no replica is on: the controller may hear first of its
+                ingress's end, and take its replica for well a moment longer.
+        """
+
+        def ask() -> Any:
+            status = self.ask_status()
+            has_left = left not in replicas_by_host(status, "hello")
+            return status if is_well(status, ingresses) and has_left else None
+
+        return wait_until(ask, LONG_S)
+
     def url(self, number: int, path: str) -> str:
         return f"http://{self.hosts[number].address}:{PORT}{path}"
 
@@ -144,6 +163,8 @@ def cluster() -> Iterator[Cluster]:
         script = write_script(DEPLOY, folders[0])
         done = found.python(0, str(script), found.address)
         assert done.returncode == 0, done.stderr
+        asking = status_of(found.address, environment, made[0].prefix)
+        found.ask_status = undo.enter_context(asking)
         yield found
         assert found.tagtrail("shutdown").returncode == 0
 
@@ -243,8 +264,7 @@ def cut_off(cluster: Cluster) -> CutOff:
         assert told.returncode == 0, told.stderr
         # Now: a raylet that reaches no head for a minute ends, and all that it started.
         is_serving = "haproxy" in {name_of(pid) for pid, _ in descendants(cluster.nodes[2].pid)}
-        wait_until(lambda: is_well(cluster.status(), 2), LONG_S)
-        status, settled_at = cluster.status(), time.monotonic()
+        status, settled_at = cluster.wait_until_well(2, cluster.hosts[2].address), time.monotonic()
         clients.wait_for(50)
     left = {process for process in processes if process in descendants(cluster.nodes[2].pid)}
     return CutOff(clients.answers, settled_at, status, told.stdout.strip(), is_serving, left)
@@ -256,7 +276,7 @@ def brought_back(cluster: Cluster, cut_off: CutOff) -> list[Process]:
     cluster.hosts[2].bring_back()
     left = wait_until_gone(cut_off.processes, LONG_S)
     cluster.start(2)
-    wait_until(lambda: is_well(cluster.status(), 3), LONG_S)
+    cluster.wait_until_well(3)
     return left
 
 

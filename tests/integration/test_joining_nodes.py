@@ -6,11 +6,10 @@ An ingress needs its port for itself, so each node is in a network namespace of 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tests.conftest import free_port
 from tests.integration.clusters import name_of, short_folder, user_environment
 from tests.integration.hosts import Host, hosts
 from tests.integration.processes import is_alive, run_python, wait_until, write_script
+from tests.integration.statuses import status_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,6 +74,7 @@ class Cluster:
     address: str
     environment: dict[str, str]
     keeper: subprocess.Popen[str]
+    ask_status: Callable[[], Any] = dict
 
     def tell(self, word: str) -> None:
         """`add` or `remove` the second node."""
@@ -100,7 +101,7 @@ class Cluster:
         """Until `status` tells that so many serve; the ids of their nodes."""
 
         def ask() -> set[str]:
-            status: Any = json.loads(self.tagtrail("status", "--json"))
+            status = self.ask_status()
             nodes = {view["node_id"] for view in status["ingresses"]}
             return nodes if status["healthy"] and len(nodes) == count else set()
 
@@ -133,7 +134,8 @@ def cluster() -> Iterator[Cluster]:
         assert keeper.stdout.readline() == "ready\n"
         found = Cluster(made, f"{made[0].address}:{port}", environment, keeper)
         found.tagtrail("start", "--http-host", "0.0.0.0", "--http-location", "EveryNode")
-        yield found
+        with status_of(found.address, environment, made[0].prefix) as found.ask_status:
+            yield found
         found.tagtrail("shutdown")
         keeper.communicate(timeout=LONG_S)
         assert keeper.returncode == 0

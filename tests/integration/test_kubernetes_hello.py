@@ -136,7 +136,7 @@ def test_hello_answers_through_the_port_of_the_service(head: Head, tmp_path: Pat
     ]
     metrics = f"http://127.0.0.1:{head.port(endpoint['port'])}{endpoint['path']}"
     wanted = 'endpoint="hello_endpoint"'
-    wait_until(lambda: wanted in httpx.get(metrics, timeout=30).text, 40)
+    wait_until(lambda: wanted in httpx.get(metrics, timeout=30).text)
 
     # The script of overlays/production: a new version takes over, and it can be run again.
     text = (FOLDER / "overlays" / "production" / "deploy.py").read_text()

@@ -157,7 +157,7 @@ def test_both_nodes_are_followed_new_segments_included(nodes: Nodes, request_id:
             httpx.get(f"{serving}/front?lines=1", headers=headers, timeout=60)
             return {record.get("backend") for record in shown} >= {"front", "store"}
 
-        wait_until(ask, 40)
+        wait_until(ask)
         # A process that begins now has a segment that was not there when following began.
         killed = {pid_of(record) for record in shown if record.get("backend") == "store"}
         for pid in killed:

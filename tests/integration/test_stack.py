@@ -208,7 +208,7 @@ def test_each_program_is_told_where_the_others_are(stack: Typed) -> None:
         data = stack.get("prometheus", "/api/v1/alertmanagers").json()["data"]
         return [item["url"] for item in data["activeAlertmanagers"]]
 
-    wait_until(alertmanagers, 30)
+    wait_until(alertmanagers)
     assert alertmanagers() == [f"http://127.0.0.1:{stack.ports['alertmanager']}/api/v2/alerts"]
 
     targets = stack.get("prometheus", "/api/v1/targets").json()["data"]["activeTargets"]
@@ -364,7 +364,7 @@ def test_ctrl_c_while_it_waits_leaves_nothing(stack: Typed, script: Any) -> None
         preexec_fn=hear_ctrl_c,
     )
     try:
-        pid = wait_until(lambda: stack.pids().get("prometheus", 0), 30)
+        pid = wait_until(lambda: stack.pids().get("prometheus", 0))
         held = stack("down")
         assert held.returncode == 1
         assert "Another 'tagtrail stack' is at work" in held.stderr
