@@ -93,7 +93,7 @@ class Cluster:
 
     def replica_host(self) -> str:
         """Address at which the one replica listens."""
-        status: Any = json.loads(self.tagtrail("status", "--json"))
+        status = self.ask_status()
         (replica,) = status["backends"][0]["replicas"]
         return str(replica["http"]).rpartition(":")[0]
 
