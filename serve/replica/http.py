@@ -25,12 +25,13 @@ from serve.errors import NoAnswerError, NotExposedError, QueueTimeoutError
 from serve.exposure import CALL
 from serve.ids import make_request_id
 from serve.replica.answers import encode_answer
-from serve.replica.callable import UserCallable
+from serve.replica.callable import UserCallable, describe_error
 from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
 from serve.replica.protocol import ClientDisconnected
-from serve.replica.reply import Headers, Reply, describe_error
+from serve.replica.reply import Headers, Reply
 from serve.replica.trail import ReplicaTrail
+from serve.replica.visit import Visit
 from serve.request import HTTPRequest, cross_loop_receive
 from serve.routes import CompiledRoute, compile_route
 
@@ -84,12 +85,13 @@ class HTTPEntry:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        reply = Reply(send, self.tag_headers, scope, _fill_scope(scope, headers), self._trail)
+        visit = self._arrive(scope, _fill_scope(scope, headers), headers.get(b"x-serve-start"))
+        reply = Reply(send, self.tag_headers, scope, visit)
         try:
             if not self._gate.try_enter() and not await self._wait(reply):
                 return
             try:
-                reply.begin(headers.get(b"x-serve-start"))
+                visit.begin()
                 if scope["type"] == "http":
                     await self._serve_http(scope, receive, reply, headers)
                 else:
@@ -99,19 +101,35 @@ class HTTPEntry:
         finally:
             reply.end()
 
+    def _arrive(self, scope: Scope, context: RequestContext, sent_us: bytes | None) -> Visit:
+        """A request is here. `sent_us`: when HAProxy had read its head."""
+        is_http = scope["type"] == "http"
+        visit = Visit(
+            self._trail.end,
+            context,
+            "http" if is_http else "websocket",
+            scope["method"] if is_http else "GET",
+            scope["path"],
+            sent_us=int(sent_us) if sent_us is not None and sent_us.isdigit() else 0,
+            bytes_out=0,
+        )
+        if self._trail.has_client_address and scope["client"]:
+            visit.client = scope["client"][0]
+        return visit
+
     async def _wait(self, reply: Reply) -> bool:
         """Wait for one's turn; False when it did not come, and the client knows."""
         try:
             await self._gate.wait()
         except QueueTimeoutError as error:
-            reply.error = "queue_timeout"
+            reply.visit.error = "queue_timeout"
             await reply.refuse(503, str(error))
             return False
         return True
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         if self._user.asgi_app is None:
-            reply.error = "no_websocket"
+            reply.visit.error = "no_websocket"
             await reply.refuse(
                 400, "This backend takes no WebSockets: it is no ASGI application. Send plain HTTP."
             )
@@ -142,7 +160,7 @@ class HTTPEntry:
             if not reply.is_started and not inbox.is_disconnected:
                 raise NoAnswerError("The application returned without an answer.")
         except NotExposedError as error:
-            reply.error = "method_not_exposed"
+            reply.visit.error = "method_not_exposed"
             await reply.refuse(404, str(error))
         except BaseException as error:
             if inbox.is_disconnected and _is_of_client(error):
@@ -157,14 +175,15 @@ class HTTPEntry:
         """Say what went wrong and answer 500; an answer that has begun is cut, by raising on."""
         method = scope["method"] if scope["type"] == "http" else "WebSocket"
         what = f"{method} {scope['path']}"
-        reply.error, reply.failure = describe_error(error), error
+        visit = reply.visit
+        visit.error, visit.failure = describe_error(error), error
         if not reply.is_started:
             logger.error("Request %s failed", what, exc_info=error)
             await reply.refuse(500, "Internal Server Error")
             return
-        reply.error = f"{reply.error} (after {reply.bytes_out} bytes of the answer)"
+        visit.error = f"{visit.error} (after {visit.bytes_out} bytes of the answer)"
         logger.error(
-            "Request %s failed after %d bytes of its answer", what, reply.bytes_out, exc_info=error
+            "Request %s failed after %d bytes of its answer", what, visit.bytes_out, exc_info=error
         )
         raise error
 

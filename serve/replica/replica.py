@@ -28,7 +28,7 @@ from serve.replica.lifespan import Lifespan
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
 from serve.replica.threads import HandlerThreads
-from serve.replica.visit import CallVisit
+from serve.replica.visit import Visit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
 from serve.transport.server import CallServer
 
@@ -160,7 +160,14 @@ class Replica:
         if call.traceparent or tracing.active is not None:
             caller = parse_traceparent(call.traceparent)
             tracing.join_trace(context, caller, call.tracestate)
-        visit = CallVisit(self._trail, context, call, "shadow" if call.is_shadow else way)
+        visit = Visit(
+            self._trail.end,
+            context,
+            "shadow" if call.is_shadow else way,
+            call.method,
+            sent_us=call.sent_us,
+            status=200,
+        )
         try:
             if not self._gate.try_enter():
                 await self._gate.wait()

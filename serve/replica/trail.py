@@ -12,11 +12,11 @@ from typing import Any
 from observability.instrument import tracing
 from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.access_log import AccessLog
-from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
 from serve.replica.callable import describe_failure
 from serve.replica.metrics import ReplicaMetrics
+from serve.replica.visit import Visit
 
 
 class ReplicaTrail:
@@ -48,45 +48,15 @@ class ReplicaTrail:
         self._is_recorded = config.access_log
         self.has_client_address = config.client_address
 
-    def end(
-        self,
-        context: RequestContext,
-        way: str,
-        method: str,
-        path: str,
-        status: int,
-        queue_s: float,
-        processing_s: float,
-        bytes_in: int = -1,
-        bytes_out: int = -1,
-        client: str = "",
-        error: str = "",
-        exception: str = "",
-        failure: BaseException | None = None,
-    ) -> None:
-        """A request ended.
-
-        Args:
-            context: the request.
-            way: `http`, `websocket`, `call`, `remote` or `shadow`.
-            method: HTTP method, or the method called.
-            path: raw path; "" for calls.
-            status: HTTP status, or what HTTP would say.
-            queue_s: wait before the handler ran, seconds.
-            processing_s: from there to the answer's end, seconds.
-            bytes_in: of the request's body; -1: not known.
-            bytes_out: of the answer's body; -1: not known.
-            client: address, if it is to be told.
-            error: why it is no success.
-            exception: traceback.
-            failure: an exception whose traceback is in a log record of its own.
-        """
-        queue_ms, processing_ms = to_ms(queue_s), to_ms(processing_s)
+    def end(self, visit: Visit) -> None:
+        """A request ended."""
+        context = visit.context
+        queue_ms, processing_ms = to_ms(visit.queue_s), to_ms(visit.processing_s)
         self._metrics.finish(
             context.endpoint,
             context.route,
-            way,
-            status,
+            visit.way,
+            visit.status,
             queue_ms,
             processing_ms,
             context.batch_size,
@@ -96,29 +66,25 @@ class ReplicaTrail:
         if not self._is_recorded and tracer is None:
             return
         record = AccessRecord(
-            "",
-            "",
-            "",
-            way,
-            method,
-            path,
-            status,
-            context.endpoint,
-            context.route,
-            context.request_id,
-            context.trace_id,
-            context.span_id,
-            context.parent_id,
-            queue_ms,
-            processing_ms,
-            bytes_in,
-            bytes_out,
-            client,
-            0,
-            error,
-            exception,
+            way=visit.way,
+            method=visit.method,
+            path=visit.path,
+            status=visit.status,
+            endpoint=context.endpoint,
+            route=context.route,
+            request_id=context.request_id,
+            trace_id=context.trace_id,
+            span_id=context.span_id,
+            parent_id=context.parent_id,
+            queue_ms=queue_ms,
+            processing_ms=processing_ms,
+            bytes_in=visit.bytes_in,
+            bytes_out=visit.bytes_out,
+            client=visit.client,
+            error=visit.error,
+            exception=visit.exception,
         )
         if self._is_recorded:
             self._access.write(record)
         if tracer is not None and trace is not None:
-            tracer.end_step(record, trace, describe_failure(failure) if failure else "")
+            tracer.end_step(record, trace, describe_failure(visit.failure) if visit.failure else "")

@@ -1,93 +1,131 @@
-"""One call through a handle, from its arrival at the replica to its end, for the trail."""
+"""One request at a replica, whichever way it came: how it waited, ran and ended, told once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
-from serve.call import Call
 from serve.errors import NotExposedError, QueueTimeoutError
-from serve.replica.callable import describe_failure
-from serve.replica.reply import describe_error
-from serve.replica.trail import ReplicaTrail
+from serve.replica.callable import describe_error, describe_failure
 
-_OK = 200
 _NOT_FOUND = 404
 _FAILED = 500
 _BUSY = 503
 
 
-class CallVisit:
-    """Tells the trail of one call.
+class Visit:
+    """Filled by whoever serves the request, read by whoever writes its record.
 
     Args:
-        trail: hears of the end.
-        context: of the request it belongs to.
-        call: the call.
-        way: `call`, `remote` or `shadow`.
+        tell: called with the visit at its end, once.
+        context: of the request.
+        way: `http`, `websocket`, `call`, `remote` or `shadow`.
+        method: HTTP method, or the method called.
+        path: raw path; "" for calls.
+        sent_us: when it was sent here, microseconds since the epoch; 0: not known.
+        status: HTTP status, or what HTTP would say; 0: no answer (yet).
+        bytes_out: of the answer's body; -1: not known.
+
+    Attributes:
+        queue_s: wait before the handler ran, seconds.
+        processing_s: from there to the end, seconds.
+        bytes_in: of the request's body; -1: not known.
+        client: its address, if that is to be told.
+        error: why it is no success.
+        exception: traceback.
+        failure: an exception whose traceback is in a log record of its own.
     """
 
     __slots__ = (
+        "_arrived",
         "_begun",
-        "_call",
-        "_context",
-        "_error",
-        "_exception",
-        "_status",
-        "_trail",
-        "_waited_s",
-        "_way",
+        "_is_ended",
+        "_sent_us",
+        "_tell",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "context",
+        "error",
+        "exception",
+        "failure",
+        "method",
+        "path",
+        "processing_s",
+        "queue_s",
+        "status",
+        "way",
     )
 
-    def __init__(self, trail: ReplicaTrail, context: RequestContext, call: Call, way: str) -> None:
-        self._trail = trail
-        self._context = context
-        self._call = call
-        self._way = way
-        self._waited_s = 0.0
+    def __init__(
+        self,
+        tell: Callable[[Visit], None],
+        context: RequestContext,
+        way: str,
+        method: str,
+        path: str = "",
+        *,
+        sent_us: int = 0,
+        status: int = 0,
+        bytes_out: int = -1,
+    ) -> None:
+        self._tell = tell
+        self._sent_us = sent_us
+        self._arrived = time.perf_counter()
         self._begun = -1.0
-        self._status = _OK
-        self._error = self._exception = ""
+        self._is_ended = False
+        self.context = context
+        self.way = way
+        self.method = method
+        self.path = path
+        self.status = status
+        self.queue_s = self.processing_s = 0.0
+        self.bytes_in = -1
+        self.bytes_out = bytes_out
+        self.client = self.error = self.exception = ""
+        self.failure: BaseException | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it was told."""
+        return self._is_ended
 
     def begin(self) -> None:
         """The wait is over, the handler runs now."""
-        self._waited_s = self._wait_s()
+        self.queue_s = self._wait_s()
         self._begun = time.perf_counter()
 
     def fail(self, error: BaseException) -> None:
-        """It ended with an exception."""
+        """A call ended with an exception, which its caller gets."""
         if isinstance(error, asyncio.CancelledError):
-            self._status, self._error = CALLER_GONE, "caller_gone"
+            self.status, self.error = CALLER_GONE, "caller_gone"
         elif isinstance(error, QueueTimeoutError) and self._begun < 0:
-            self._status, self._error = _BUSY, "queue_timeout"
+            self.status, self.error = _BUSY, "queue_timeout"
         elif isinstance(error, NotExposedError):
-            self._status, self._error = _NOT_FOUND, "method_not_exposed"
+            self.status, self.error = _NOT_FOUND, "method_not_exposed"
         else:
-            self._status = _FAILED
-            self._error, self._exception = describe_error(error), describe_failure(error)
+            self.status = _FAILED
+            self.error, self.exception = describe_error(error), describe_failure(error)
 
     def end(self) -> None:
-        """Tell the trail."""
+        """Tell it; a second time, nothing is done."""
+        if self._is_ended:
+            return
+        self._is_ended = True
         if self._begun < 0:  # its turn never came
-            waited_s, ran_s = self._wait_s(), 0.0
+            self.queue_s = self._wait_s()
         else:
-            waited_s, ran_s = self._waited_s, time.perf_counter() - self._begun
-        self._trail.end(
-            self._context,
-            self._way,
-            self._call.method,
-            "",
-            self._status,
-            waited_s,
-            ran_s,
-            error=self._error,
-            exception=self._exception,
-        )
+            self.processing_s = time.perf_counter() - self._begun
+        self._tell(self)
+        self.failure = None  # its frames know who made the visit
 
     def _wait_s(self) -> float:
-        """Since it was sent, by another process: only the wall clock is the same there."""
-        sent_us = self._call.sent_us
-        # On another node the caller's clock is another one: never less than nothing.
-        return max(0.0, time.time() - sent_us / 1_000_000) if sent_us else 0.0
+        """Since it was sent. To another process only the wall clock is the same.
+
+        On another node that is another clock, so the wait is at least the one here.
+        """
+        here_s = time.perf_counter() - self._arrived
+        return max(here_s, time.time() - self._sent_us / 1_000_000) if self._sent_us else here_s
