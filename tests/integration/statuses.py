@@ -18,7 +18,7 @@ END_S = 60
 
 TELL = """
 import json, sys
-from serve.connecting import connect_instance
+from serve.command.cluster import connect_instance
 from serve.status import describe
 for line in sys.stdin:
     client = connect_instance(sys.argv[1]) if line == "connect\\n" else client
