@@ -15,7 +15,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from serve.call import Call, pack_call
-from serve.errors import QueueFullError, QueueTimeoutError
+from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
 from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_endpoint_error
 from serve.ids import NAMESPACE
 from serve.records import BackendTargets, EndpointTargets, ReplicaAddress
@@ -66,7 +66,7 @@ class ActorRouter:
         self._endpoint = endpoint
         self._targets: EndpointTargets | None = None
         self._slots: dict[ReplicaAddress, ActorSlot] = {}
-        self._turns: dict[str, int] = {}
+        self._turns: dict[str, RoundRobin] = {}
         self._waiting = 0
         self._lock = threading.Lock()
 
@@ -139,15 +139,15 @@ class ActorRouter:
     def _send_to(
         self, backend: BackendTargets, call: Call, span: CallSpan | None = None
     ) -> ObjectRef | None:
-        replicas = backend.replicas
-        turn = self._turns.get(backend.backend_tag, 0)
-        for step in range(len(replicas)):
-            address = replicas[(turn + step) % len(replicas)]
+        limit = backend.max_concurrent_queries
+
+        def has_room(address: ReplicaAddress) -> bool:
             slot = self._slots.get(address) or self._find(address)
-            if slot is not None and slot.has_room(backend.max_concurrent_queries):
-                self._turns[backend.backend_tag] = turn + step + 1
-                return slot.send(call, span)
-        return None
+            return slot is not None and slot.has_room(limit)
+
+        turns = self._turns.setdefault(backend.backend_tag, RoundRobin())
+        address = turns.take(backend.replicas, has_room)
+        return None if address is None else self._slots[address].send(call, span)
 
     def _find(self, address: ReplicaAddress) -> ActorSlot | None:
         try:
@@ -181,15 +181,6 @@ class ActorRouter:
             if backend.backend_tag != tag:
                 continue
             if self._waiting > backend.max_queued_queries:
-                raise QueueFullError(
-                    f"The queue of backend '{tag}' is full: {backend.max_queued_queries} calls "
-                    "wait already (max_queued_queries). Send slower, add replicas, or raise "
-                    "max_queued_queries."
-                )
+                raise queue_full_error(backend)
             if waited_s > backend.queue_timeout_s:
-                raise QueueTimeoutError(
-                    f"Backend '{tag}' had no replica free within {backend.queue_timeout_s:g} s "
-                    f"(queue_timeout_s). It has {len(backend.replicas)} running, each takes "
-                    f"{backend.max_concurrent_queries} at once from here. Add replicas, or raise "
-                    "max_concurrent_queries or queue_timeout_s."
-                )
+                raise queue_timeout_error(backend)

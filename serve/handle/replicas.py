@@ -11,12 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from observability.instrument.supervision import keep_running, watch_task
-from serve.errors import (
-    QueueFullError,
-    QueueTimeoutError,
-    RayServeException,
-    ReplicaUnavailableError,
-)
+from serve.errors import RayServeException, ReplicaUnavailableError
+from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
 from serve.records import BackendTargets, ReplicaAddress
 from serve.transport.auth import AuthError
 from serve.transport.client import CallFuture, Connection
@@ -56,7 +52,7 @@ class Replicas:
         self._rehome = rehome
         self._loop = asyncio.get_running_loop()
         self._slots: list[Slot] = []
-        self._next = 0
+        self._turns = RoundRobin()
         self._queue: deque[CallFuture] = deque()
         self._refusal: RayServeException | None = None
         self._is_left = False
@@ -145,7 +141,7 @@ class Replicas:
         if len(self._queue) >= self._targets.max_queued_queries:
             self._queue = deque(waiting for waiting in self._queue if not waiting.done())
         if len(self._queue) >= self._targets.max_queued_queries:
-            call.set_exception(self._full_error())
+            call.set_exception(queue_full_error(self._targets))
             return
         call.timer = self._loop.call_later(self._targets.queue_timeout_s, self._expire, call)
         self._queue.append(call)
@@ -154,20 +150,20 @@ class Replicas:
 
     def _expire(self, call: CallFuture) -> None:
         if not call.done():
-            call.set_exception(self._timeout_error())
+            call.set_exception(queue_timeout_error(self._targets))
 
     def _free_connection(self) -> Connection | None:
-        slots, limit = self._slots, self._targets.max_concurrent_queries
-        count = len(slots)
-        for step in range(count):
-            index = (self._next + step) % count
-            connection = slots[index].connection
-            if connection is None or connection.closed or connection.draining:
-                continue
-            if connection.in_flight < limit:
-                self._next = index + 1
-                return connection
-        return None
+        slot = self._turns.take(self._slots, self._has_room)
+        return None if slot is None else slot.connection
+
+    def _has_room(self, slot: Slot) -> bool:
+        connection = slot.connection
+        return (
+            connection is not None
+            and not connection.closed
+            and not connection.draining
+            and connection.in_flight < self._targets.max_concurrent_queries
+        )
 
     def _ensure_connecting(self, slot: Slot) -> None:
         is_usable = slot.connection is not None and not slot.connection.closed
@@ -213,23 +209,6 @@ class Replicas:
         for call in queue:
             _stop_timer(call)
         return [call for call in queue if not call.done()]
-
-    def _timeout_error(self) -> QueueTimeoutError:
-        targets = self._targets
-        return QueueTimeoutError(
-            f"Backend '{targets.backend_tag}' had no replica free within "
-            f"{targets.queue_timeout_s:g} s (queue_timeout_s). It has {len(targets.replicas)} "
-            f"running, each takes {targets.max_concurrent_queries} at once. Add replicas, or raise "
-            "max_concurrent_queries or queue_timeout_s."
-        )
-
-    def _full_error(self) -> QueueFullError:
-        targets = self._targets
-        return QueueFullError(
-            f"The queue of backend '{targets.backend_tag}' is full: {targets.max_queued_queries} "
-            "calls wait already (max_queued_queries). Send slower, add replicas, or raise "
-            "max_queued_queries."
-        )
 
 
 async def _close_when_idle(connection: Connection) -> None:

@@ -78,6 +78,7 @@ PURE = [
     "serve.errors",
     "serve.exposure",
     "serve.ids",
+    "serve.handle.policy",
     "serve.ingress.figures",
     "serve.ingress.loglines",
     "serve.ingress.maps",
