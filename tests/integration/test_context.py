@@ -16,7 +16,7 @@ from tests.integration.conftest import Deploy, Instance
 
 pytestmark = pytest.mark.slow
 
-TAG = re.compile(r"b1#[a-zA-Z]{6}")
+TAG = re.compile(r"b[0-9]+#[a-zA-Z]{6}")
 
 
 class Curious:
