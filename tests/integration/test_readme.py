@@ -1,4 +1,4 @@
-"""The README's twelve lines, run as the script that they are, and its one `trace`."""
+"""The README's dozen lines, run as the script that they are, and its one `trace`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.integration.command import tagtrail
-from tests.integration.processes import ROOT, hear_ctrl_c, script_env, wait_until
+from tests.integration.processes import ROOT, hear_ctrl_c, script_env
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def read_script() -> str:
     return found[1]
 
 
-def test_the_twelve_lines_stay_up_and_one_trace_tells_of_a_request(
+def test_the_dozen_lines_stay_up_and_one_trace_tells_of_a_request(
     ray_address: str, http_port: int, tmp_path: Path
 ) -> None:
     code = read_script()
@@ -32,24 +32,23 @@ def test_the_twelve_lines_stay_up_and_one_trace_tells_of_a_request(
     line = 1 + next(n for n, text in enumerate(code.splitlines()) if "somebody came" in text)
     own = f"serve.start(http_options={{'port': {http_port}}})"  # 8000 may be somebody's
     script = tmp_path / "app.py"
-    script.write_text(code.replace("serve.start()", own))
+    told_ready = "print('serving', flush=True); signal.pause()"
+    script.write_text(code.replace("serve.start()", own).replace("signal.pause()", told_ready))
     env = script_env(None) | {"RAY_ADDRESS": ray_address}
     url = f"http://127.0.0.1:{http_port}/greet?name=world"
 
     with subprocess.Popen(
-        [sys.executable, str(script)], env=env, cwd=tmp_path, preexec_fn=hear_ctrl_c
+        [sys.executable, str(script)],
+        env=env,
+        cwd=tmp_path,
+        preexec_fn=hear_ctrl_c,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as running:
         try:
-
-            def ask() -> httpx.Response | None:
-                assert running.poll() is None, "the script has ended"
-                try:
-                    answer = httpx.get(url, timeout=30)
-                except httpx.ConnectError:
-                    return None
-                return answer if answer.is_success else None
-
-            answer = wait_until(ask, 120)
+            assert running.stdout is not None
+            assert "serving\n" in iter(running.stdout.readline, ""), "the script has ended"
+            answer = httpx.get(url, timeout=60)
             assert answer.text == "Hello, world!"
             assert answer.headers["x-serve-backend"] == "greeter"
             request_id = answer.headers["x-request-id"]
