@@ -38,7 +38,6 @@ _REFUSAL = (
 )
 Headers = Iterable[tuple[bytes, bytes]]
 
-
 _UNHEARD = logging.Logger("uvicorn", logging.CRITICAL + 1)
 """What uvicorn says of a connection: of its peer's mistakes as of errors, and nothing that the
 request's record does not say better."""
@@ -91,7 +90,6 @@ class ReplicaProtocol(HttpToolsProtocol):
         """The head is whole (httptools)."""
         self._is_in_head = False
         self.app = self.config.loaded_app if self._take_token() else _refuse
-        self._has_body = any(name in _BODY_HEADERS for name, _ in self.headers)
         super().on_headers_complete()
         if self.parser.should_upgrade() and not self._should_upgrade():
             # The parser takes what follows for another protocol: no second request can.
@@ -112,8 +110,8 @@ class ReplicaProtocol(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         # With a body it is no handshake (RFC 6455, 4.1), and the parser would never call back.
-        is_get = self.scope["method"] == "GET"
-        return is_get and not self._has_body and super()._should_upgrade()
+        has_body = any(name in _BODY_HEADERS for name, _ in self.headers)
+        return self.scope["method"] == "GET" and not has_body and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         """The head asked for a WebSocket."""
@@ -130,9 +128,11 @@ class ReplicaProtocol(HttpToolsProtocol):
 
     def _take_token(self) -> bool:
         """Take the token out of the headers; whether it was the right one."""
-        for index, (name, value) in enumerate(self.headers):
+        headers = self.headers
+        for index in range(len(headers) - 1, -1, -1):  # HAProxy puts it near the end
+            name, value = headers[index]
             if name == _HEADER:
-                del self.headers[index]
+                del headers[index]
                 if hmac.compare_digest(value, self._token):
                     return True
                 break
