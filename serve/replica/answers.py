@@ -19,6 +19,10 @@ JSON = b"application/json"
 
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_MAX_NAMES = 1000
+_names: dict[bytes, bool] = {}
+"""Names of headers that were seen to be well-formed, and whether they tell the answer's length."""
+
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -48,28 +52,35 @@ def check_head(status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise BadAnswerError(f"The answer has the status {status!r}. Expected 200 to 599.")
-    lengths = []
+    length = None
     for name, value in headers:
-        if not isinstance(name, bytes) or not isinstance(value, bytes):
+        is_length = _names.get(name)
+        if is_length is None:
+            is_length = _check_name(name)
+        if not isinstance(value, bytes) or (_CONTROL.search(value) and not is_length):
             raise BadAnswerError(
-                f"The answer's header {name!r}: {value!r} is not bytes, as ASGI wants it."
+                f"The answer's header {name.decode()!r} has the value {value!r}. Expected bytes "
+                "without control characters. Quote what comes from outside."
             )
-        if not _TOKEN.fullmatch(name):
-            raise BadAnswerError(
-                f"The answer has a header named {name!r}. Expected letters, digits and -."
-            )
-        if _CONTROL.search(value):
-            raise BadAnswerError(
-                f"The answer's header {name.decode()!r} has the value {value!r}: control "
-                "characters can't be in one. Quote what comes from outside."
-            )
-        if name.lower() == b"content-length":
-            lengths.append(value)
-    if len(set(lengths)) > 1 or not all(map(bytes.isdigit, lengths)):
+        if is_length:
+            if not value.isdigit() or length not in (None, value):
+                raise BadAnswerError(
+                    f"The answer's header 'content-length' is {value!r}"
+                    f"{'' if length is None else f', and {length!r} before'}. Expected one number."
+                )
+            length = value
+
+
+def _check_name(name: object) -> bool:
+    """Whether a header of that name is the answer's length; remembered. BadAnswerError: no name."""
+    if not isinstance(name, bytes) or not _TOKEN.fullmatch(name):
         raise BadAnswerError(
-            f"The answer's header 'content-length' is {b', '.join(lengths).decode()!r}. Expected "
-            "one number."
+            f"The answer has a header named {name!r}. Expected bytes: letters, digits and -."
         )
+    is_length = name.lower() == b"content-length"
+    if len(_names) < _MAX_NAMES:
+        _names[name] = is_length
+    return is_length
 
 
 def _encode_other(value: Any) -> Any:

@@ -70,6 +70,7 @@ class ReplicaProtocol(HttpToolsProtocol):
         self._on_stranger = on_stranger
         self._before_write = before_write
         self._is_in_head = True
+        self._is_websocket = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport (asyncio)."""
@@ -81,19 +82,17 @@ class ReplicaProtocol(HttpToolsProtocol):
         self._is_in_head = True
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer behind a chunked body (httptools): those are dropped."""
-        if self._is_in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """The head is whole (httptools)."""
         self._is_in_head = False
         self.app = self.config.loaded_app if self._take_token() else _refuse
+        asks_for_other = self.parser.should_upgrade()
+        self._is_websocket = asks_for_other and self._is_handshake()
         super().on_headers_complete()
-        if self.parser.should_upgrade() and not self._should_upgrade():
+        if asks_for_other and not self._is_websocket:
             # The parser takes what follows for another protocol: no second request can.
             self.cycle.keep_alive = False
+        self.headers = []  # the scope has the head's; trailers go here, where nobody looks
 
     def send_400_response(self, msg: str) -> None:
         """The parser gave up: before a request, of which the ingress then tells, or within one."""
@@ -109,9 +108,12 @@ class ReplicaProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _should_upgrade(self) -> bool:
-        # With a body it is no handshake (RFC 6455, 4.1), and the parser would never call back.
+        return self._is_websocket
+
+    def _is_handshake(self) -> bool:
+        # With a body it is none (RFC 6455, 4.1), and the parser would never call back.
         has_body = any(name in _BODY_HEADERS for name, _ in self.headers)
-        return self.scope["method"] == "GET" and not has_body and super()._should_upgrade()
+        return self.parser.get_method() == b"GET" and not has_body and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         """The head asked for a WebSocket."""

@@ -60,8 +60,9 @@ class Reply:
                     self.inbox.close()
                 self.end()
         elif kind in _STARTS:
-            headers = [*message.get("headers", ()), *self._tag_headers]
+            headers = list(message.get("headers", ()))
             check_head(message.get("status", 200), headers)
+            headers += self._tag_headers
             self.is_started = True
             is_late = self.inbox is not None and self.inbox.is_disconnected
             self.visit.status = CALLER_GONE if is_late else message.get("status", _SWITCHING)
