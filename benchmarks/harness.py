@@ -62,8 +62,13 @@ async def run_rounds(measures: list[Measure], in_flights: list[int], rounds: int
 
 
 @contextmanager
-def ray_and_serve(**options: Any) -> Iterator[None]:
-    """A Ray and a Serve without an HTTP server, ended with the block; `options`: Ray's."""
+def ray_and_serve(http_port: int | None = None, **options: Any) -> Iterator[serve.Client]:
+    """A Ray and a Serve, ended with the block.
+
+    Args:
+        http_port: of its HTTP server. None: it has none.
+        **options: Ray's.
+    """
     ray.init(
         address="local",
         num_cpus=8,
@@ -73,8 +78,8 @@ def ray_and_serve(**options: Any) -> Iterator[None]:
         **options,
     )
     try:
-        serve.start(http_options={"location": "NoServer"})
-        yield
+        http = {"location": "NoServer"} if http_port is None else {"port": http_port}
+        yield serve.start(http_options=http)
     finally:
         serve.shutdown()
         ray.shutdown()

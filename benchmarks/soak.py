@@ -21,11 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-import ray
 import uvloop
 
 import serve
-from benchmarks.harness import be_nice, describe_machine, free_port
+from benchmarks.harness import be_nice, describe_machine, free_port, ray_and_serve
 from benchmarks.memory import resident_mb
 from benchmarks.plot import line_plot
 from serve.call import Call
@@ -196,22 +195,11 @@ def main() -> int:
     options = parser.parse_args()
     be_nice()
     port = free_port()
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    try:
-        client = serve.start(http_options={"port": port})
+    with ray_and_serve(port) as client:
         serve.create_backend("soaked", soaked, config={"num_replicas": 2, **QUICK})
         serve.create_endpoint("soaked", backend="soaked", route="/soaked")
         soak = Soak(options.minutes, port, client.controller_name)
         uvloop.run(soak.run())
-    finally:
-        serve.shutdown()
-        ray.shutdown()
     memory = summarize(soak.samples)
     if options.plot is not None:
         options.plot.write_text(draw(options.minutes, soak.samples))
