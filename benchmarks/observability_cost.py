@@ -35,6 +35,7 @@ from serve.definition import Definition, inspect_target
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.locate import find_haproxy
 from serve.ingress.records import IngressSettings
+from serve.ingress_token import make_ingress_token
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
 from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica, ReplicaSpec
@@ -87,6 +88,9 @@ class NoRecords:
         pass
 
 
+SECRET = b"x" * 32
+
+
 @ray.remote(num_cpus=1)
 class ReplicaHost:
     """One replica, with its trail or without, in an actor as always."""
@@ -96,7 +100,7 @@ class ReplicaHost:
         traits = inspect_target(target, ())
         config = BackendConfig(max_concurrent_queries=100).resolve(traits)
         packed = Definition(target, ()).pack()
-        spec = ReplicaSpec("bench", tag, name, packed, traits, config, 1, [], b"x" * 32)
+        spec = ReplicaSpec("bench", tag, name, packed, traits, config, 1, [], SECRET)
         records = NoRecords()
         if is_on:
             records = ReplicaRecords(segment_folder(), name, tag, "127.0.0.1", LoggingConfig())
@@ -184,7 +188,9 @@ async def collect(seconds: float, rounds: int) -> list[Figure]:
         for is_on in (False, True):
             names = {name: addresses[name] for name in kinds if kinds[name][1] is is_on}
             settings = IngressSettings(
-                "127.0.0.1", free_port(), f"{folder}/{int(is_on)}", is_logged=is_on
+                *("127.0.0.1", free_port(), f"{folder}/{int(is_on)}"),
+                is_logged=is_on,
+                token=make_ingress_token(SECRET),
             )
             keeper = IngressKeeper(settings, find_haproxy())
             await keeper.start(make_table(names))
