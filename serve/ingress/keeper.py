@@ -179,6 +179,7 @@ class IngressKeeper:
         try:
             if self._process.is_reachable:
                 await self._process.reload(document)
+                self._cancel_removals()  # the new worker never had those servers
             else:
                 await self._replace(document)
         except OSError as error:
@@ -186,7 +187,6 @@ class IngressKeeper:
                 f"The ingress's files can't be written to {self._settings.folder} "
                 f"({type(error).__name__}: {error}). What was served before is served on"
             ) from error
-        self._cancel_removals()  # the new worker never had those servers
 
     async def _replace(self, document: Document) -> None:
         logger.error(

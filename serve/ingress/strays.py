@@ -112,12 +112,13 @@ class LostLines:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, int] = {}
+        self._worker = ""
+        self._dropped = 0
         self.count = 0
 
     def see(self, pid: str, dropped: int) -> int:
         """Take what a worker says that it has dropped; how many more those are now."""
-        fresh = dropped - self._last.get(pid, 0)
-        self._last[pid] = dropped
+        fresh = dropped - (self._dropped if pid == self._worker else 0)
+        self._worker, self._dropped = pid, dropped
         self.count += fresh
         return fresh

@@ -138,10 +138,9 @@ class HTTPEntry:
         assert task is not None  # as in _serve_http
         try:
             await self._inner(scope, receive, reply.send)
-        except (WebSocketDisconnect, OSError) as error:
-            if not _is_of_client(error):
-                await self._fail(scope, reply, error)
         except BaseException as error:
+            if isinstance(error, (WebSocketDisconnect, OSError)) and _is_of_client(error):
+                return
             if _is_stopped(error, task):
                 raise
             await self._fail(scope, reply, error)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.unit.modules import run_module
 from tools.suite.records import MOST_FAILED, Run, longest_first, read_run, unsteady, why_not_again
-
-ROOT = Path(__file__).parent.parent.parent
 
 FAILS_FIRST = """
 from pathlib import Path
@@ -148,13 +145,4 @@ def run_suite(folder: Path, files: dict[str, str], *args: str) -> subprocess.Com
     (folder / "pytest.ini").write_text("[pytest]\n")
     for name, text in files.items():
         (folder / name).write_text(text)
-    return subprocess.run(
-        [sys.executable, "-m", "tools.suite.run", *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_module(folder, "tools.suite.run", *args)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.unit.modules import run_module
 from tools.suite.records import Run
 from tools.suite.shuffle import pytest_collection_modifyitems as shuffle
 from tools.suite.steady import Round, busy, table
-
-ROOT = Path(__file__).parent.parent.parent
 
 ODD_ROUNDS = """
 from pathlib import Path
@@ -114,13 +111,4 @@ def test_a_number_of_rounds_that_is_none_is_refused(tmp_path: Path, count: str) 
 
 
 def steady(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tools.suite.steady", *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_module(folder, "tools.suite.steady", *args)
