@@ -156,9 +156,7 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "client", "string", ACCESS, Role.BODY, "address of the client, if LoggingConfig asks for it"
     ),
-    Field(
-        "retries", "integer", ACCESS, Role.BODY, "attempts that failed before this one (ingress)"
-    ),
+    Field("retries", "integer", ACCESS, Role.BODY, "attempts that failed before this one"),
     Field(
         "error",
         "string",

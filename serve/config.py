@@ -82,6 +82,10 @@ class BackendConfig(BaseModel):
     queue_timeout_s: float = Field(default=60.0, gt=0)
     """Longest such wait, seconds; then 503 or QueueTimeoutError. Ours, not 1.3.0's."""
 
+    retries: int = Field(default=1, ge=0, le=10)
+    """How many times more an HTTP request is tried that was under way when its replica died. Only
+    of what is safe to repeat: GET, HEAD, OPTIONS, PUT, DELETE or TRACE without a body. Ours."""
+
     handler_threads: PositiveInt = 1
     """Threads for a blocking callable: requests it works on at once. Ours, not 1.3.0's."""
 

@@ -72,7 +72,7 @@ class Watcher:
         controller_name: whose broadcast.
         listener: this listener's name, unique, if the controller waits for it; "" else.
         apply: called with (key, value) for each change; a value of None means that there is none.
-        kind: what listens, in metrics: `ingress` or `handle`.
+        kind: what listens, in metrics: `ingress`, `handle` or `replica`.
     """
 
     def __init__(self, controller_name: str, listener: str, apply: Apply, kind: str) -> None:

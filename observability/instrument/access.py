@@ -36,6 +36,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     error: str = ""
     exception: str = ""
     backend: str = ""
+    replica: str = ""
 
 
 def to_ms(seconds: float) -> float:

@@ -38,7 +38,7 @@ from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_a
 from serve.ingress.actor import IngressActor
 from serve.ingress_token import make_ingress_token
 from serve.replica.actor import Failed, Ready, ReplicaActor
-from serve.replica.replica import ReplicaSpec
+from serve.replica.spec import ReplicaSpec
 
 logger = logging.getLogger("ray.serve")
 

@@ -1,6 +1,6 @@
 """What ingresses and handles are told, worked out from the goal and the world. Pure.
 
-One value per key: `ingress`, and `endpoint/<name>` for each endpoint.
+One value per key: `ingress`, `endpoint/<name>` for each endpoint, `backend/<tag>` for each backend.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ def endpoint_key(name: str) -> str:
     return f"endpoint/{name}"
 
 
+def backend_key(tag: str) -> str:
+    """The key of what the replicas of a backend know of each other."""
+    return f"backend/{tag}"
+
+
 def publish(goal: Goal, observed: Observed) -> dict[str, object]:
     """The present value of every key."""
     targets = {tag: _targets(backend, observed) for tag, backend in goal.backends.items()}
     values: dict[str, object] = {INGRESS_KEY: _table(goal, targets)}
+    for tag, backend in targets.items():
+        values[backend_key(tag)] = backend
     for endpoint in goal.endpoints.values():
         values[endpoint_key(endpoint.name)] = EndpointTargets(
             endpoint.name,

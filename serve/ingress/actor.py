@@ -186,6 +186,8 @@ class IngressActor:
 
     async def _apply(self, key: str, value: object) -> None:
         assert isinstance(value, IngressTable)
+        for backend in value.backends:
+            self._records.replicas.see(backend.replicas)
         if self._is_started:
             await self._keeper.apply(value)
         else:

@@ -38,6 +38,8 @@ _FIELDS = (
     "%[var(txn.key),map_str({routes})]",
     "%[var(txn.untold)]",
     "%[var(txn.trace)]",
+    "%s",
+    "%[var(txn.died)]",
     "%HP",
 )
 
@@ -64,6 +66,9 @@ class LogLine:
         route: its route.
         is_untold: the replica's server answered without asking the replica.
         traceparent: the client's; "" without one that may be well-formed.
+        server: HAProxy's name of the replica that had it last; "" for none.
+        died: of a request that its replica's sidecar answered: how many replicas died of it, and
+            the tag of that one.
         path: of the request, without the query.
     """
 
@@ -83,6 +88,8 @@ class LogLine:
     route: str
     is_untold: bool
     traceparent: str
+    server: str
+    died: str
     path: str
 
 
@@ -105,7 +112,8 @@ def parse_line(data: bytes) -> LogLine | None:
     except ValueError:
         return None
     request_id, method, _, state, *_ = fields
-    client, _, section, backend, endpoint, route, untold, trace, path = fields[8:]
+    client, _, section, backend, endpoint, route, untold, trace, *rest = fields[8:]
+    server, died, path = rest
     return LogLine(
         _known(request_id),
         method,
@@ -123,16 +131,21 @@ def parse_line(data: bytes) -> LogLine | None:
         _known(route),
         bool(_known(untold)),
         _known(trace),
+        "" if server == "<NOSRV>" else _known(server),
+        _known(died),
         path[:_MAX_PATH],
     )
 
 
-def to_record(line: LogLine, request_id: str, *, has_client: bool) -> AccessRecord | None:
+def to_record(
+    line: LogLine, request_id: str, *, has_client: bool, replica: str = ""
+) -> AccessRecord | None:
     """The access record of a line; None when a replica tells of that request.
 
     Args:
         line: the line.
         request_id: for a request that has none.
+        replica: tag of the replica that had it last.
         has_client: whether the client's address is told.
     """
     if line.section == RELAY_SECTION:  # the worker it was passed on to tells of it
@@ -141,6 +154,10 @@ def to_record(line: LogLine, request_id: str, *, has_client: bool) -> AccessReco
     if error is None:
         return None
     queue_ms = line.wait_ms if line.wait_ms >= 0 else line.total_ms
+    retries = line.retries
+    if line.died:  # HAProxy counts connections that were refused, too
+        runs, _, replica = line.died.partition(" ")
+        retries = max(0, int(runs) - 1) if runs.isdigit() else 0
     return AccessRecord(
         way="http",
         method="" if line.method == _UNKNOWN else line.method,
@@ -154,9 +171,10 @@ def to_record(line: LogLine, request_id: str, *, has_client: bool) -> AccessReco
         bytes_in=line.bytes_in,
         bytes_out=line.bytes_out,
         client=line.client if has_client else "",
-        retries=line.retries,
+        retries=retries,
         error=error,
         backend=line.backend,
+        replica=replica,
     )
 
 
@@ -193,6 +211,11 @@ a time limit). Second: what it was doing (R request, Q queue, C connect, H answe
 """
 
 
+def is_cut(line: LogLine) -> bool:
+    """Whether a replica ended an answer in its middle: by its death, or by an error it tells of."""
+    return line.state in _CUT
+
+
 def explain(line: LogLine) -> str | None:
     """Why a request is no success, "" if it is one; None when a replica tells of it.
 
@@ -200,6 +223,8 @@ def explain(line: LogLine) -> str | None:
     sent what is no HTTP, while the replica was at work (`CH`, `CD`, `PD`): the replica sees that
     too.
     """
+    if line.died:  # and its sidecar answered
+        return "replica_died"
     if line.state.startswith("L"):  # HAProxy answered by itself
         if line.status == 503:
             return "no_traffic" if line.section == NO_TRAFFIC_SECTION else "queue_full"
@@ -213,6 +238,9 @@ def explain(line: LogLine) -> str | None:
     if line.state == "--" and (line.is_untold or line.section == MISS_SECTION):
         return _OWN_ERRORS.get(line.status, "")
     return _STATES.get(line.state)
+
+
+_CUT = frozenset({"SD", "SL", "DD"})
 
 
 def _known(text: str) -> str:

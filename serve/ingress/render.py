@@ -213,17 +213,12 @@ def _frontend(
         f"    http-request set-header X-Serve-Endpoint %[{key},map_str({files['endpoints']})]",
         f"    http-request set-header X-Serve-Route %[{key},map_str({files['routes']})]",
         "    http-request del-header X-Serve-Mount",
+        "    http-request del-header X-Serve-Attempts",
         "    http-request del-header X-Serve-Shadow",
     ]
-    if settings.is_logged:  # the replica tells of what it answered whole
-        lines.append(
-            "    http-response set-log-level silent if { res.fhdr(x-serve-replica) -m found } "
-            f"{{ res.fhdr(content-length) -m int le {WHOLE_BYTES} }}"
-        )
-        lines.append(  # a replica's server answers by itself what it can't read
-            "    http-response set-var(txn.untold) str(1) "
-            "unless { res.fhdr(x-serve-replica) -m found }"
-        )
+    if settings.is_logged:
+        lines += _tell_untold()
+    lines += _answers_of_sidecars()
     if any(endpoint.route.is_mount for endpoint in endpoints):
         lines.append("    http-request set-header X-Serve-Mount 1 if { var(txn.key) -m sub .p. }")
     chosen = [f"    use_backend {RELAY_SECTION} if {{ stopping }}", *_split(endpoints, files)]
@@ -235,6 +230,31 @@ def _frontend(
         "",
     ]
     return lines
+
+
+def _tell_untold() -> list[str]:
+    """A replica tells of what it answered whole, but not of what its server can't read."""
+    by_replica = "{ res.fhdr(x-serve-replica) -m found }"
+    is_short = f"{{ res.fhdr(content-length) -m int le {WHOLE_BYTES} }}"
+    return [
+        f"    http-response set-log-level silent if {by_replica} {is_short}",
+        f"    http-response set-var(txn.untold) str(1) unless {by_replica}",
+    ]
+
+
+def _answers_of_sidecars() -> list[str]:
+    """What the sidecar of a replica that died answers: `<runs> <replica tag>` in a header.
+
+    User code can't say that, as all that it answers names its replica.
+    """
+    died = "{ var(txn.died) -m found }"
+    replica = "%[var(txn.died),regsub(^[0-9]+ ,)]"
+    return [
+        "    http-response set-var(txn.died) res.fhdr(x-serve-died) "
+        "unless { res.fhdr(x-serve-replica) -m found }",
+        f"    http-response set-header X-Serve-Replica '{replica}' if {died}",
+        f"    http-response del-header X-Serve-Died if {died}",
+    ]
 
 
 def _note_trace(settings: IngressSettings) -> list[str]:

@@ -24,21 +24,25 @@ from observability.instrument.supervision import (
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
+from serve.controller.publish import backend_key
 from serve.errors import RayServeException
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
-from serve.records import ReplicaAddress
+from serve.records import BackendTargets, ReplicaAddress
 from serve.replica.callable import describe_failure
 from serve.replica.records import ReplicaRecords
-from serve.replica.replica import Replica, ReplicaSpec
+from serve.replica.replica import Replica
+from serve.replica.spec import ReplicaSpec
 from serve.request import HTTPRequest
 from serve.session import segment_folder
 from serve.settings import adopt_tracing
+from serve.watcher import Watcher
 
 logger = logging.getLogger("ray.serve")
 
 ENDING = "end of the replica"
+OTHERS = "watch for the other replicas"
 OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
@@ -102,6 +106,11 @@ class ReplicaActor:
             self._records,
         )
         self._outcome = await self._start()
+        self._watcher = Watcher(spec.controller_name, "", self._see_others, "replica")
+        process_numbers.join(self._watcher.families)
+        self._others_watch = asyncio.get_running_loop().create_task(
+            keep_running(OTHERS, self._watch_others)
+        )
         self._owner_watch = asyncio.get_running_loop().create_task(
             keep_running(OWNER, self._end_without_owner)
         )
@@ -160,6 +169,7 @@ class ReplicaActor:
     async def stop(self) -> None:
         """Close everything. The process is killed next; what is said until then is recorded."""
         self._owner_watch.cancel()
+        self._others_watch.cancel()
         await self._close()
 
     async def _close(self) -> None:
@@ -178,6 +188,16 @@ class ReplicaActor:
         except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
             self._records.end()  # who hears of it kills this process
             return describe_failure(error)
+
+    async def _watch_others(self) -> None:
+        await asyncio.gather(
+            self._watcher.run(),
+            self._watcher.want(backend_key(self._replica.spec.backend_tag)),
+        )
+
+    async def _see_others(self, key: str, value: object) -> None:
+        if isinstance(value, BackendTargets):
+            self._replica.see_others(value.replicas)
 
     async def _end_without_owner(self) -> None:
         controller_name = self._controller_name

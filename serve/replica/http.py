@@ -30,6 +30,7 @@ from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
 from serve.replica.protocol import ClientDisconnected
 from serve.replica.reply import Headers, Reply
+from serve.replica.sidecar.slots import ATTEMPTS_HEADER
 from serve.replica.trail import ReplicaTrail
 from serve.replica.visit import Visit
 from serve.request import HTTPRequest, cross_loop_receive
@@ -86,6 +87,8 @@ class HTTPEntry:
         """ASGI's entry."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         visit = self._arrive(scope, _fill_scope(scope, headers), headers.get(b"x-serve-start"))
+        if ATTEMPTS_HEADER in headers:
+            visit.retries = int(headers[ATTEMPTS_HEADER])
         reply = Reply(send, self.tag_headers, scope, visit)
         try:
             if not self._gate.try_enter() and not await self._wait(reply):

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from observability.instrument.foreign import missing
 from serve.ingress_token import TOKEN_HEADER
 from serve.replica.joining import JoiningTransport
+from serve.replica.sidecar.client import Line, SidecarClient
 
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -51,6 +52,7 @@ class ReplicaProtocol(HttpToolsProtocol):
         tag_headers: of the replica's answers.
         on_stranger: called with a stranger's address.
         before_write: called before anything is sent.
+        sidecar: has the connections end well when this process does not.
         **options: uvicorn's.
     """
 
@@ -61,6 +63,7 @@ class ReplicaProtocol(HttpToolsProtocol):
         tag_headers: Headers,
         on_stranger: Callable[[str], None],
         before_write: Callable[[], None],
+        sidecar: SidecarClient | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -69,13 +72,34 @@ class ReplicaProtocol(HttpToolsProtocol):
         self._tag_headers = tag_headers
         self._on_stranger = on_stranger
         self._before_write = before_write
+        self._sidecar = sidecar
+        self._line: Line | None = None
+        self._received = b""
         self._is_in_head = True
         self._is_websocket = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport (asyncio)."""
-        joining = JoiningTransport(transport, self.loop, self._before_write)  # type: ignore[arg-type]
+        joining = JoiningTransport(transport, self.loop, self._before_sending)  # type: ignore[arg-type]
+        if self._sidecar is not None:
+            self._line = self._sidecar.cover(transport)
         super().connection_made(joining)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came (asyncio)."""
+        self._received = data
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed (asyncio)."""
+        self.uncover()
+        super().connection_lost(exc)
+
+    def uncover(self) -> None:
+        """The sidecar lets go of the connection: only then is it closed to the other side."""
+        if self._sidecar is not None and self._line is not None:
+            self._sidecar.uncover(self._line)
+            self._line = None
 
     def on_message_begin(self) -> None:
         """A request begins (httptools)."""
@@ -85,7 +109,12 @@ class ReplicaProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole (httptools)."""
         self._is_in_head = False
-        self.app = self.config.loaded_app if self._take_token() else _refuse
+        if self._take_token():
+            self.app = self.config.loaded_app
+            if self._line is not None:
+                self._line.begin(self._received)
+        else:
+            self.app = _refuse
         asks_for_other = self.parser.should_upgrade()
         self._is_websocket = asks_for_other and self._is_handshake()
         super().on_headers_complete()
@@ -107,6 +136,21 @@ class ReplicaProtocol(HttpToolsProtocol):
             self._write_answer(b"400 Bad Request", msg.encode(), self._tag_headers)
         self.transport.close()
 
+    def on_response_complete(self) -> None:
+        """The answer is written (uvicorn)."""
+        if self._line is not None:
+            self._line.end()
+        super().on_response_complete()
+
+    def _before_sending(self) -> None:
+        if (line := self._line) is not None:
+            cycle = self.cycle
+            if cycle is None:
+                line.send(is_whole=False)  # a WebSocket's handshake
+            elif cycle.response_started:  # and not the "100 Continue" before it
+                line.send(is_whole=cycle.response_complete)
+        self._before_write()
+
     def _should_upgrade(self) -> bool:
         return self._is_websocket
 
@@ -119,6 +163,9 @@ class ReplicaProtocol(HttpToolsProtocol):
         """The head asked for a WebSocket."""
         if self.app is not _refuse:
             super().handle_websocket_upgrade()
+            other = self.transport.get_protocol()
+            if isinstance(other, ReplicaWebSocket):
+                other.on_lost = self.uncover
             return
         self._write_answer(b"403 Forbidden", _REFUSAL)
         self.transport.close()
@@ -148,6 +195,12 @@ class ReplicaWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.logger = _UNHEARD
+        self.on_lost: Callable[[], None] = lambda: None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed (asyncio)."""
+        self.on_lost()
+        super().connection_lost(exc)
 
 
 def _end_headers(body: bytes) -> list[tuple[bytes, bytes]]:

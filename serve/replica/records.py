@@ -25,6 +25,7 @@ class ReplicaRecords:
 
     Attributes:
         static: fields of all records of this process.
+        folder: of the segments.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ReplicaRecords:
             "node": node,
             "pid": os.getpid(),
         }
+        self.folder = folder
         writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
         self._capture = install(writer, static, config, streams=True)
         self.metrics = ReplicaMetrics(backend_tag, replica_tag, lambda: self._capture.counts)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import Message
 
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
-from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
-from serve.config import BackendConfig, Traits
+from serve.config import BackendConfig
 from serve.context import ReplicaContext, set_replica_context
 from serve.definition import Definition
 from serve.ingress_token import make_ingress_token
@@ -27,6 +26,9 @@ from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
+from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
+from serve.replica.sidecar.ending import Settings
+from serve.replica.spec import ReplicaSpec
 from serve.replica.threads import HandlerThreads
 from serve.replica.visit import Visit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
@@ -36,46 +38,6 @@ CLOSE_GRACE_S = 2.0
 LOOPBACK = "127.0.0.1"
 LAG_TICK_S = 0.1
 LAG_WATCH = "watch of the event loop's lag"
-
-
-@dataclass(frozen=True)
-class ReplicaSpec:
-    """All that a replica is started with.
-
-    Attributes:
-        controller_name: name of the controller's actor.
-        replica_tag: `<backend tag>#<6 letters>`.
-        backend_tag: its backend.
-        definition: packed Definition.
-        traits: what kind of callable it is.
-        config: its backend's configuration.
-        config_version: that configuration's version.
-        middlewares: from HTTPOptions.
-        secret: whoever calls must hold it.
-        logging: the instance's; the backend's own goes before it.
-        tracing: `OTEL_` variables; those of the replica's own environment go before them.
-        is_exposed: other nodes are to reach it from the start on.
-        preload: modules that are loaded before the user's code.
-    """
-
-    controller_name: str
-    replica_tag: str
-    backend_tag: str
-    definition: bytes
-    traits: Traits
-    config: BackendConfig
-    config_version: int
-    middlewares: list[Any]
-    secret: bytes
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
-    tracing: dict[str, str] = field(default_factory=dict, repr=False)
-    is_exposed: bool = False
-    preload: tuple[str, ...] = ()
-
-    def logging_of(self, config: BackendConfig) -> LoggingConfig:
-        """How records are written under a configuration of the backend."""
-        own = config.logging_config
-        return self.logging if own is None else own.within(self.logging)
 
 
 class Replica:
@@ -118,6 +80,8 @@ class Replica:
         self._http: HTTPServer
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
+        self._sidecar: SidecarClient | None = None
+        self._sidecar_task: asyncio.Task[None] | None = None
         self._lag_watch: asyncio.Task[None] | None = None
         records.metrics.read_load = lambda: (self._gate.inside, self._gate.waiting)
 
@@ -143,9 +107,11 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        self._lag_watch = asyncio.get_running_loop().create_task(
-            keep_running(LAG_WATCH, self._watch_lag)
-        )
+        loop = asyncio.get_running_loop()
+        self._lag_watch = loop.create_task(keep_running(LAG_WATCH, self._watch_lag))
+        if is_supported():
+            self._sidecar = self._make_sidecar()
+            self._sidecar_task = loop.create_task(keep_running(SIDECAR, self._sidecar.keep))
         return await self._listen()
 
     async def execute(self, call: Call, way: str) -> Any:
@@ -200,7 +166,16 @@ class Replica:
         await self._user.reconfigure(config)
         self._records.attach()  # the user's code may have cleared the loggers
         self._gate.resize(config.max_concurrent_queries or 1, config.queue_timeout_s)
+        if self._sidecar is not None:
+            self._sidecar.configure(config.retries)
         self.config_version = version
+
+    def see_others(self, addresses: Iterable[ReplicaAddress]) -> None:
+        """Take where the replicas of the backend are, this one among them."""
+        if self._sidecar is not None:
+            self._sidecar.see_others(
+                each for each in addresses if each.is_reachable_from(self._node_id)
+            )
 
     async def drain(self, wait_loop_s: float, timeout_s: float) -> bool:
         """Let late calls come and all calls finish; whether all did within `timeout_s`.
@@ -224,10 +199,25 @@ class Replica:
             self._lag_watch.cancel()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
+        if self._sidecar is not None and self._sidecar_task is not None:
+            self._sidecar.stop()
+            self._sidecar_task.cancel()
         if self._lifespan is not None:
             await self._lifespan.stop()
         self._user.discard()
         self._threads.stop()
+
+    def _make_sidecar(self) -> SidecarClient:
+        spec = self.spec
+        return SidecarClient(
+            Settings(
+                spec.backend_tag,
+                spec.replica_tag,
+                spec.config.retries,
+                self._records.folder,
+                self._records.static,
+            )
+        )
 
     async def expose(self) -> ReplicaAddress:
         """Listen where other nodes reach it too; its address from now on."""
@@ -248,7 +238,9 @@ class Replica:
         entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow, self._trail)
         flush = self._trail.flush
         token = make_ingress_token(spec.secret)
-        self._http = HTTPServer(entry, token, entry.tag_headers, self._app_state(), flush)
+        self._http = HTTPServer(
+            entry, token, entry.tag_headers, self._app_state(), flush, self._sidecar
+        )
         http_port = await self._http.listen(host)
         self._calls = CallServer(
             self._execute_message, spec.secret, replica_tag=spec.replica_tag, before_write=flush

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serve.replica.protocol import ReplicaProtocol, ReplicaWebSocket
+from serve.replica.sidecar.client import SidecarClient
 from serve.strangers import Strangers
 
 KEEP_ALIVE_S = 24 * 3600
@@ -27,6 +28,7 @@ class HTTPServer:
         tag_headers: of the replica, on what the server itself answers.
         state: what the application's start-up left behind; each request gets a copy. None: nothing.
         before_write: called before anything is sent: what must be in a file by then is written.
+        sidecar: answers for this process when it dies. None: nobody does.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class HTTPServer:
         tag_headers: Iterable[tuple[bytes, bytes]] = (),
         state: dict[str, Any] | None = None,
         before_write: Callable[[], None] = lambda: None,
+        sidecar: SidecarClient | None = None,
     ) -> None:
         if not token:
             raise ValueError("HTTPServer needs a token: an empty one would admit everybody.")
         self._sockets: list[socket.socket] = []
+        self._sidecar = sidecar
         config = uvicorn.Config(
             app,
             http=functools.partial(  # type: ignore[arg-type]
@@ -48,6 +52,7 @@ class HTTPServer:
                 tag_headers=tag_headers,
                 on_stranger=Strangers("An HTTP request").note,
                 before_write=before_write,
+                sidecar=sidecar,
             ),
             ws=ReplicaWebSocket,
             lifespan="off",
@@ -67,6 +72,8 @@ class HTTPServer:
     async def listen(self, host: str) -> int:
         """Accept requests at an address of this machine too; the port."""
         listener = _listen(host)
+        if self._sidecar is not None:
+            self._sidecar.cover_listener(listener)
         self._sockets.append(listener)
         before = self._server.servers if self._server.started else []
         await self._server.startup(sockets=[listener])

@@ -81,6 +81,7 @@ class ReplicaTrail:
             bytes_in=visit.bytes_in,
             bytes_out=visit.bytes_out,
             client=visit.client,
+            retries=visit.retries,
             error=visit.error,
             exception=visit.exception,
         )

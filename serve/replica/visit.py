@@ -33,6 +33,7 @@ class Visit:
         queue_s: wait before the handler ran, seconds.
         processing_s: from there to the end, seconds.
         bytes_in: of the request's body; -1: not known.
+        retries: replicas that died of it before it came here.
         client: its address, if that is to be told.
         error: why it is no success.
         exception: traceback.
@@ -56,6 +57,7 @@ class Visit:
         "path",
         "processing_s",
         "queue_s",
+        "retries",
         "status",
         "way",
     )
@@ -84,6 +86,7 @@ class Visit:
         self.status = status
         self.queue_s = self.processing_s = 0.0
         self.bytes_in = -1
+        self.retries = 0
         self.bytes_out = bytes_out
         self.client = self.error = self.exception = ""
         self.failure: BaseException | None = None

@@ -32,6 +32,7 @@ BLOCKING = Traits("handler")
         ("experimental_graceful_shutdown_timeout_s", 20.0),
         ("max_queued_queries", 1000),
         ("queue_timeout_s", 60.0),
+        ("retries", 1),
         ("handler_threads", 1),
         ("placement_timeout_s", 60.0),
         ("startup_timeout_s", 600.0),
@@ -44,7 +45,7 @@ def test_a_backend_option_has_its_documented_default(name: str, default: object)
 
 
 def test_no_backend_option_escapes_the_table_of_defaults() -> None:
-    assert len(BackendConfig.model_fields) == 14
+    assert len(BackendConfig.model_fields) == 15
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,8 @@ def test_a_merge_changes_neither_side() -> None:
         ("max_queued_queries", 0),
         ("queue_timeout_s", 0),
         ("queue_timeout_s", float("nan")),
+        ("retries", -1),
+        ("retries", 11),
         ("handler_threads", 0),
         ("placement_timeout_s", 0),
         ("startup_timeout_s", 0),

@@ -30,7 +30,7 @@ def make_line(**changes: str) -> bytes:
     """A line as HAProxy writes it. Keywords: its letters without `%`; `id`, `tag`, `untold`."""
     names = {
         **{"id": "%[var(txn.id)]", "untold": "%[var(txn.untold)]"},
-        **{"tag": "%[be_name,map_str(/tags.map)]"},
+        **{"died": "%[var(txn.died)]", "tag": "%[be_name,map_str(/tags.map)]"},
         "endpoint": "%[var(txn.key),map_str(/endpoints.map)]",
         "route": "%[var(txn.key),map_str(/routes.map)]",
     }
@@ -68,6 +68,25 @@ def test_a_line_tells_of_a_request_that_no_replica_answered() -> None:
     )
 
 
+@pytest.mark.parametrize(("died", "retries"), [("1 model#abc", 0), ("3 model#abc", 2)])
+def test_a_sidecars_answer_says_which_replica_died_and_how_many_did(
+    died: str, retries: int
+) -> None:
+    record = record_of(ts="--", untold="1", rc="40", died=died)
+    assert record is not None
+    assert (record.error, record.replica, record.retries) == ("replica_died", "model#abc", retries)
+
+
+def test_the_replica_that_had_it_last_is_told_of() -> None:
+    record = to_record(parse(), "made", has_client=False, replica="model#abc")
+    assert record is not None and record.replica == "model#abc"
+
+
+@pytest.mark.parametrize(("server", "name"), [("<NOSRV>", ""), ("-", ""), ("r_a_1", "r_a_1")])
+def test_haproxys_name_of_a_replica_is_known_where_there_was_one(server: str, name: str) -> None:
+    assert parse(s=server).server == name
+
+
 def test_the_client_is_told_of_only_if_asked_for() -> None:
     line = parse()
     records = [to_record(line, "made", has_client=asked) for asked in (False, True)]
@@ -90,6 +109,7 @@ def test_retries_that_reached_another_replica_are_counted() -> None:
         ("--", {"ST": "400", "untold": "1"}, "bad_request"),
         ("--", {"ST": "200"}, None),
         ("--", {"ST": "500"}, None),
+        ("--", {"ST": "502", "untold": "1", "died": "1 model#abc"}, "replica_died"),
         ("CD", {"ST": "200"}, None),
         ("CH", {"ST": "-1"}, None),
         ("CQ", {"ST": "-1"}, "client_gone"),

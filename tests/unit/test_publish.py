@@ -7,7 +7,7 @@ from typing import Any
 from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Observed, Phase, ReplicaView
-from serve.controller.publish import INGRESS_KEY, endpoint_key, publish
+from serve.controller.publish import INGRESS_KEY, backend_key, endpoint_key, publish
 from serve.records import (
     BackendTargets,
     EndpointTargets,
@@ -59,12 +59,20 @@ ONLY_A = TrafficPolicy.of({"a": 1.0})
 
 
 def test_an_empty_instance_publishes_an_empty_table_for_the_ingresses() -> None:
-    assert publish(goal_of(), seen()) == {INGRESS_KEY: IngressTable()}
+    assert publish(goal_of(), seen())[INGRESS_KEY] == IngressTable()
 
 
 def test_each_endpoint_has_a_key_of_its_own() -> None:
     values = publish(goal_of(endpoint("e", ONLY_A), endpoint("ingress", ONLY_A)), seen())
-    assert set(values) == {"ingress", "endpoint/e", "endpoint/ingress"}
+    named = {key for key in values if key.startswith("endpoint/")}
+    assert named == {"endpoint/e", "endpoint/ingress"}
+
+
+def test_the_replicas_of_a_backend_hear_of_each_other() -> None:
+    values = publish(goal_of(), seen(replica("a#1"), replica("a#2"), replica("b#1")))
+    targets = values[backend_key("a")]
+    assert isinstance(targets, BackendTargets)
+    assert [each.replica_tag for each in targets.replicas] == ["a#1", "a#2"]
 
 
 def test_only_replicas_that_run_and_have_an_address_take_requests() -> None:

@@ -1,0 +1,164 @@
+"""What a replica's sidecar reads out of their shared memory, and what follows from it."""
+
+from __future__ import annotations
+
+import mmap
+import re
+
+import pytest
+
+from serve.replica.sidecar.client import Line
+from serve.replica.sidecar.ending import Settings, Verdict, describe_end, judge, make_answer
+from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
+
+SETTINGS = Settings("model", "model#abc", 1, "/segments", {}, [("127.0.0.1", 1)])
+LONE = SETTINGS._replace(others=[])
+
+
+def head(method: str = "GET", *headers: str) -> bytes:
+    lines = (f"{method} /f HTTP/1.1", "x-request-id: r-1", *headers, "", "")
+    return "\r\n".join(lines).encode()
+
+
+def running(kept: bytes, began_s: float = 5.0) -> Lost:
+    return Lost(Stage.RUNNING, kept, began_s)
+
+
+@pytest.fixture
+def memory() -> mmap.mmap:
+    return mmap.mmap(-1, 2 * SLOT_BYTES)
+
+
+def read(memory: mmap.mmap, unread: bytes = b"") -> Lost:
+    return read_slot(memory[SLOT_BYTES:], unread)
+
+
+def test_a_connection_is_at_what_the_replica_noted_last(memory: mmap.mmap) -> None:
+    line = Line(memory, 1, -1)
+    assert read(memory) == Lost(Stage.IDLE)
+    line.begin(head())
+    lost = read(memory)
+    assert (lost.stage, lost.kept, lost.is_begun) == (Stage.RUNNING, head(), True)
+    line.send(is_whole=False)
+    assert read(memory).stage is Stage.ANSWERING
+    line.end()
+    assert read(memory) == Lost(Stage.IDLE)
+    line.begin(head("POST"))
+    assert read(memory).kept == head("POST")
+    line.end()  # written, and still in memory
+    assert read(memory).stage is Stage.RUNNING
+    line.send(is_whole=True)
+    assert read(memory) == Lost(Stage.IDLE)
+    assert memory[:SLOT_BYTES] == bytes(SLOT_BYTES)  # the neighbour's
+
+
+def test_what_is_sent_outside_of_a_request_is_none_of_an_answer(memory: mmap.mmap) -> None:
+    line = Line(memory, 1, -1)
+    line.send(is_whole=False)
+    assert read(memory) == Lost(Stage.IDLE)
+
+
+def test_a_head_that_does_not_fit_is_kept_in_part_and_never_repeated(memory: mmap.mmap) -> None:
+    Line(memory, 1, -1).begin(long := head("GET", "a: " + "x" * SLOT_BYTES))
+    lost = read(memory)
+    assert lost.kept == long[:KEPT_BYTES]
+    assert HEAD.size + KEPT_BYTES == SLOT_BYTES
+    assert (lost.request_id, lost.is_repeatable) == ("r-1", False)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_that_lies_unread_never_began(memory: mmap.mmap, method: str) -> None:
+    Line(memory, 1, -1)
+    lost = read(memory, head(method, "content-length: 900") + b"part of its body")
+    assert (lost.stage, lost.is_begun, lost.is_repeatable) == (Stage.RUNNING, False, True)
+    assert (lost.request_id, lost.runs) == ("r-1", 0)
+
+
+@pytest.mark.parametrize("unread", [b"", b"\x00\x01", b"GET", b"\x82\x05frame"])
+def test_what_is_no_request_is_nothing(memory: mmap.mmap, unread: bytes) -> None:
+    Line(memory, 1, -1)
+    assert read(memory, unread) == Lost(Stage.IDLE)
+
+
+def test_unread_bytes_beside_an_answer_are_no_request(memory: mmap.mmap) -> None:
+    line = Line(memory, 1, -1)
+    line.begin(head("POST", "content-length: 100"))
+    line.send(is_whole=False)
+    assert judge(read(memory, head()), SETTINGS) is Verdict.CLOSE
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"),
+    [
+        (Lost(Stage.IDLE), Verdict.CLOSE),
+        (Lost(Stage.ANSWERING, head(), 5.0), Verdict.CLOSE),
+        (running(head()), Verdict.REPEAT),
+        (running(head("DELETE")), Verdict.REPEAT),
+        (running(head("PUT", "content-length: 0")), Verdict.REPEAT),
+        (running(head("PUT", "content-length: 10")), Verdict.ANSWER),
+        (running(head("GET", "Transfer-Encoding: chunked")), Verdict.ANSWER),
+        (running(head("GET", "upgrade: websocket")), Verdict.ANSWER),
+        (running(head("POST")), Verdict.ANSWER),
+        (running(head("PATCH")), Verdict.ANSWER),
+        (running(head()[:-2]), Verdict.ANSWER),
+        (running(head() + b"more"), Verdict.ANSWER),
+        (running(head("GET", "x-serve-attempts: 1")), Verdict.ANSWER),
+        (running(head("POST"), 0.0), Verdict.REPEAT),
+        (running(head("GET", "x-serve-attempts: 5"), 0.0), Verdict.REPEAT),
+    ],
+)
+def test_who_gets_an_answer_who_another_replica_and_who_nothing(
+    lost: Lost, verdict: Verdict
+) -> None:
+    assert judge(lost, SETTINGS) is verdict
+    assert judge(lost, LONE) is (Verdict.ANSWER if verdict is Verdict.REPEAT else verdict)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_no_request_runs_more_often_than_that(retries: int) -> None:
+    lost, runs = running(head()), 1
+    while judge(lost, SETTINGS._replace(retries=retries)) is Verdict.REPEAT:
+        lost, runs = running(lost.repeated()), runs + 1
+        assert lost.runs == runs
+    assert runs == 1 + retries
+
+
+def test_what_is_repeated_is_the_request_and_closes_its_connection() -> None:
+    assert running(head()).repeated() == (
+        b"GET /f HTTP/1.1\r\nx-serve-attempts: 1\r\nconnection: close\r\nx-request-id: r-1\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (running(head("POST")), "ended while it ran the request (attempt 1); it may have been"),
+        (running(head(), 0.0), "ended before it began the request; it was not executed."),
+    ],
+)
+def test_the_answer_names_the_replica_and_says_whether_it_ran(lost: Lost, said: str) -> None:
+    answer = make_answer(SETTINGS, lost).decode()
+    top, _, body = answer.partition("\r\n\r\n")
+    assert top.startswith("HTTP/1.1 502 Bad Gateway\r\n")
+    assert f"x-serve-died: {lost.runs} model#abc" in top
+    assert f"content-length: {len(body)}\r\n" in top
+    assert said in body and '"model#abc" of backend "model"' in body
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict", "said"),
+    [
+        (running(head()), Verdict.REPEAT, "ran the request (attempt 1, 250 ms): another one gets"),
+        (running(head()), Verdict.ANSWER, "ran the request (attempt 1, 250 ms): it was answered"),
+        (running(head(), 0.0), Verdict.REPEAT, "before it began the request: another one gets"),
+        (Lost(Stage.ANSWERING, head(), 5.0), Verdict.CLOSE, "sent the answer, which was cut"),
+    ],
+)
+def test_the_record_says_what_became_of_it(lost: Lost, verdict: Verdict, said: str) -> None:
+    assert said in describe_end(lost, verdict, 5.25)
+
+
+def test_a_tag_of_any_characters_stays_within_its_header() -> None:
+    answer = make_answer(SETTINGS._replace(replica="a b: c#xyz"), running(head()))
+    (died,) = re.findall(rb"x-serve-died: ([^\r]+)\r\n", answer)
+    assert died == b"1 a b: c#xyz"
