@@ -33,9 +33,10 @@ from serve.records import BackendTargets, ReplicaAddress
 from serve.replica.callable import describe_failure
 from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica
+from serve.replica.sidecar.registry import registry_folder
 from serve.replica.spec import ReplicaSpec
 from serve.request import HTTPRequest
-from serve.session import segment_folder
+from serve.session import segment_folder, session_folder
 from serve.settings import adopt_tracing
 from serve.watcher import Watcher
 
@@ -104,6 +105,7 @@ class ReplicaActor:
             replica_actor_name(spec.controller_name, spec.replica_tag),
             self._send_shadow,
             self._records,
+            registry_folder(session_folder(), spec.controller_name, spec.backend_tag),
         )
         self._outcome = await self._start()
         self._watcher = Watcher(spec.controller_name, "", self._see_others, "replica")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
@@ -26,6 +28,7 @@ from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
+from serve.replica.sidecar import registry as replica_registry
 from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
 from serve.replica.sidecar.ending import Settings
 from serve.replica.spec import ReplicaSpec
@@ -50,6 +53,7 @@ class Replica:
         actor_name: name of this actor.
         shadow: sends copies of requests to shadow backends.
         records: of this process.
+        registry: folder in which the replicas of its backend on this node say where they are.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Replica:
         actor_name: str,
         shadow: Shadow,
         records: ReplicaRecords,
+        registry: str,
     ) -> None:
         self.spec = spec
         self.config_version = spec.config_version
@@ -69,6 +74,7 @@ class Replica:
         self._shadow = shadow
         self._records = records
         self._trail = records.trail
+        self._registry = registry
         self._threads = HandlerThreads(spec.config.handler_threads)
         self._gate = Gate(
             spec.config.max_concurrent_queries or 1,
@@ -200,6 +206,7 @@ class Replica:
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
         if self._sidecar is not None and self._sidecar_task is not None:
+            replica_registry.leave(self._registry, self.spec.replica_tag, os.getpid())
             self._sidecar.stop()
             self._sidecar_task.cancel()
         if self._lifespan is not None:
@@ -216,6 +223,7 @@ class Replica:
                 spec.config.retries,
                 self._records.folder,
                 self._records.static,
+                self._registry,
             )
         )
 
@@ -256,6 +264,8 @@ class Replica:
             bound.socket_name,
             spec.is_exposed,
         )
+        with contextlib.suppress(OSError):  # a full disk: then only the controller knows
+            replica_registry.enter(self._registry, spec.replica_tag, host, http_port)
         return self._address
 
     def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:

@@ -114,18 +114,18 @@ def test_what_must_not_be_repeated_is_answered_502(
 
 
 @pytest.mark.parametrize(
-    ("num_replicas", "retries", "attempts"),
-    [(3, 0, 1), (3, 1, 2), (3, 2, 3), (1, 2, 1)],  # a lone replica leaves nobody to try
+    ("num_replicas", "retries", "possible"),
+    [(3, 0, {1}), (3, 1, {2}), (3, 2, {3}), (1, 1, {1, 2})],  # a lone one may come back too late
 )
 def test_what_is_safe_is_tried_again_so_many_times(
-    instance: Instance, bring_up: Deploy, num_replicas: int, retries: int, attempts: int
+    instance: Instance, bring_up: Deploy, num_replicas: int, retries: int, possible: set[int]
 ) -> None:
     name = bring_up(Mortal, methods=METHODS, num_replicas=num_replicas, retries=retries)
     warm(instance, name)
     request_id = f"{name}-died"
     answer = instance.http.get(f"/{name}?die", headers={"X-Request-ID": request_id})
     assert answer.status_code == 502
-    assert f"attempt {attempts}" in answer.text
+    (attempts,) = (n for n in possible if f"(attempt {n})" in answer.text)
     (record,) = ended(request_id)
     assert (record["error"], record.get("retries", 0)) == ("replica_died", attempts - 1)
     said = wait_until(lambda: len(deaths(request_id)) >= attempts and deaths(request_id))

@@ -50,7 +50,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         config = BackendConfig(**options).resolve(traits)
         packed = Definition(target, init_args).pack()
         spec = ReplicaSpec("c", "b#abcdef", "b", packed, traits, config, 1, [], SECRET)
-        replica = Replica(spec, "127.0.0.2", "node", "c:b#abcdef", lambda *copy: None, records)
+        replica = Replica(
+            spec, "127.0.0.2", "node", "c:b#abcdef", lambda *_: None, records, str(tmp_path / "reg")
+        )
         address = await replica.start()
         started.append(replica)
         return replica, address

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from serve.replica.sidecar.client import Line
-from serve.replica.sidecar.ending import Settings, Verdict, describe_end, judge, make_answer
+from serve.replica.sidecar.ending import Ended, Settings, Verdict, describe_end, judge, make_answer
+from serve.replica.sidecar.registry import enter, leave, living, registry_folder
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
 
-SETTINGS = Settings("model", "model#abc", 1, "/segments", {}, [("127.0.0.1", 1)])
-LONE = SETTINGS._replace(others=[])
+SETTINGS = Settings("model", "model#abc", 1, "/segments", {}, "/registry")
 
 
 def head(method: str = "GET", *headers: str) -> bytes:
@@ -111,7 +115,6 @@ def test_who_gets_an_answer_who_another_replica_and_who_nothing(
     lost: Lost, verdict: Verdict
 ) -> None:
     assert judge(lost, SETTINGS) is verdict
-    assert judge(lost, LONE) is (Verdict.ANSWER if verdict is Verdict.REPEAT else verdict)
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
@@ -155,10 +158,38 @@ def test_the_answer_names_the_replica_and_says_whether_it_ran(lost: Lost, said: 
     ],
 )
 def test_the_record_says_what_became_of_it(lost: Lost, verdict: Verdict, said: str) -> None:
-    assert said in describe_end(lost, verdict, 5.25)
+    assert said in describe_end(Ended(lost, verdict), 5.25)
 
 
 def test_a_tag_of_any_characters_stays_within_its_header() -> None:
     answer = make_answer(SETTINGS._replace(replica="a b: c#xyz"), running(head()))
     (died,) = re.findall(rb"x-serve-died: ([^\r]+)\r\n", answer)
     assert died == b"1 a b: c#xyz"
+
+
+def test_whoever_lives_is_found_where_it_said_it_is(tmp_path: Path) -> None:
+    folder = registry_folder(str(tmp_path), "controller", "model")
+    assert list(living(folder)) == []
+    enter(folder, "model#a", "127.0.0.1", 1)
+    enter(folder, "model#b", "127.0.0.1", 2)
+    assert set(living(folder)) == {("127.0.0.1", 1), ("127.0.0.1", 2)}
+    enter(folder, "model#a", "127.0.0.1", 3)  # it came back elsewhere
+    assert set(living(folder)) == {("127.0.0.1", 3), ("127.0.0.1", 2)}
+    leave(folder, "model#b", os.getpid() + 1)  # another process's word
+    leave(folder, "model#a", os.getpid())
+    assert list(living(folder)) == [("127.0.0.1", 2)]
+
+
+def test_whoever_is_dead_is_not_found(tmp_path: Path) -> None:
+    enter(str(tmp_path), "model#a", "127.0.0.1", 1)
+    (entry,) = tmp_path.iterdir()
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    entry.write_text(f"127.0.0.1 1 {gone.pid}\n")
+    (tmp_path / "half").write_text("127.0.0.1")
+    assert list(living(str(tmp_path))) == []
+
+
+def test_two_backends_and_two_instances_do_not_meet() -> None:
+    folders = {registry_folder("/s", c, b) for c in ("c", "d") for b in ("a/b", "a b")}
+    assert len(folders) == 4

@@ -194,7 +194,6 @@ SEEN_OTHERWISE = {
     "serve/transport/loopthread.py:_take": "followed by a future",
     "serve/watcher.py:run": "awaited there",
     "serve/batching.py:put": "answers its callers whatever happens",
-    "serve/replica/sidecar/ending.py:end_all": "joined there; answers whatever happens",
     "serve/replica/inbox.py:start_watch": "reads for a request that waits for it",
     "serve/replica/lifespan.py:_ask": "awaited there",
     "serve/ingress/master.py:launch": "a process's exit code",

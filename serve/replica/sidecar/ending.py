@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple
 
+from serve.replica.sidecar import registry
 from serve.replica.sidecar.slots import SLOT_BYTES, Lost, Stage, read_slot
 
 CONNECT_S = 1.0
@@ -19,6 +22,10 @@ CONNECT_S = 1.0
 ANSWER_S = 3600.0
 """Longest silence of the replica that got the request; HAProxy's limit comes first, seconds."""
 
+WAIT_S = 10.0
+"""How long another replica, or the successor of a lone one, is looked for, seconds."""
+
+LOOK_S = 0.1
 LINGER_S = 2.0
 """How long an answer may take to be read, seconds."""
 
@@ -37,6 +44,7 @@ class Settings(NamedTuple):
         retries: how many times more a request may be tried that a replica died of.
         segments: folder of its segments.
         static: fields of all its records.
+        registry: folder in which the replicas of its backend on this node say where they are.
         others: (host, HTTP port) of each other replica of its backend.
     """
 
@@ -45,6 +53,7 @@ class Settings(NamedTuple):
     retries: int
     segments: str
     static: Mapping[str, Any]
+    registry: str
     others: Sequence[tuple[str, int]] = ()
 
 
@@ -59,15 +68,19 @@ class Verdict(Enum):
     """It gets a 502."""
 
 
-Ended = tuple[Lost, Verdict]
+class Ended(NamedTuple):
+    """A request that was under way, and what became of its connection."""
+
+    lost: Lost
+    verdict: Verdict
 
 
 def judge(lost: Lost, settings: Settings) -> Verdict:
     """What becomes of a connection."""
     if lost.stage is not Stage.RUNNING:
         return Verdict.CLOSE
-    may_repeat = lost.is_repeatable and (lost.runs <= settings.retries or not lost.is_begun)
-    return Verdict.REPEAT if may_repeat and settings.others else Verdict.ANSWER
+    may_run = lost.runs <= settings.retries or not lost.is_begun
+    return Verdict.REPEAT if lost.is_repeatable and may_run else Verdict.ANSWER
 
 
 def make_answer(settings: Settings, lost: Lost) -> bytes:
@@ -90,8 +103,9 @@ def make_answer(settings: Settings, lost: Lost) -> bytes:
     return head.encode() + body
 
 
-def describe_end(lost: Lost, verdict: Verdict, now_s: float) -> str:
+def describe_end(ended: Ended, now_s: float) -> str:
     """What the record of a request says that was under way."""
+    lost, verdict = ended
     if lost.stage is Stage.ANSWERING:
         return "This replica ended while it sent the answer, which was cut"
     fate = "another one gets it" if verdict is Verdict.REPEAT else "it was answered 502"
@@ -102,67 +116,56 @@ def describe_end(lost: Lost, verdict: Verdict, now_s: float) -> str:
 
 
 def end_all(
-    listeners: Iterable[int],
+    accepted: Sequence[socket.socket],
     connections: Mapping[int, int],
     memory: memoryview,
     settings: Settings,
 ) -> None:
-    """End all connections, record what was under way, see through what another replica got.
+    """End all connections, see through what another replica gets, record what was under way.
 
     Args:
-        listeners: descriptors on which the replica listened.
-        connections: descriptor of each connection, by its slot.
+        accepted: connections that the replica had not accepted.
+        connections: descriptor of each that it had, by its slot.
         memory: the slots.
         settings: of the replica.
     """
-    ended: list[Ended] = []
-    fresh = [socket.socket(fileno=descriptor) for descriptor in connections.values()]
-    slots = [bytes(memory[n * SLOT_BYTES : (n + 1) * SLOT_BYTES]) for n in connections]
-    for connection in _accept_all(listeners):
-        fresh.append(connection)
-        slots.append(bytes(SLOT_BYTES))
+    registry.leave(settings.registry, settings.replica, settings.static["pid"])
+    told: SimpleQueue[Ended] = SimpleQueue()
     threads = []
-    for number, (connection, slot) in enumerate(zip(fresh, slots, strict=True)):
+    for number, descriptor in connections.items():
+        slot = bytes(memory[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])
+        connection = socket.socket(fileno=descriptor)
         connection.setblocking(False)
         lost = read_slot(slot, _peek(connection))
-        verdict = judge(lost, settings)
-        other = _connect(settings.others, number) if verdict is Verdict.REPEAT else None
-        if verdict is Verdict.REPEAT and other is None:
-            verdict = Verdict.ANSWER
-        if verdict is Verdict.CLOSE:
-            _close(connection)
-        else:
-            args = (connection, other, lost, make_answer(settings, lost))
-            threads.append(threading.Thread(target=_see_through, args=args))
-            threads[-1].start()
+        if judge(lost, settings) is not Verdict.CLOSE:
+            threads.append(Thread(target=_see_through, args=(connection, lost, settings, told)))
+            continue
+        _close(connection)
         if lost.stage is not Stage.IDLE:
-            ended.append((lost, verdict))
-    if ended:
-        _record(ended, settings)
+            told.put(Ended(lost, Verdict.CLOSE))
+    threads += [Thread(target=_see_fresh, args=(each, settings, told)) for each in accepted]
     for thread in threads:
-        thread.join()
+        thread.start()
+    _record(told, threads, settings)
 
 
-def _accept_all(listeners: Iterable[int]) -> list[socket.socket]:
-    """The connections that the replica had not accepted, once each has said something."""
-    accepted = []
-    for descriptor in listeners:
-        with socket.socket(fileno=descriptor) as listener:
-            listener.setblocking(False)
-            with contextlib.suppress(OSError):
-                while True:
-                    accepted.append(listener.accept()[0])
-    for connection in accepted:
-        connection.settimeout(FIRST_BYTES_S)
-        with contextlib.suppress(OSError):
-            connection.recv(1, socket.MSG_PEEK)
-    return accepted
+def _see_fresh(connection: socket.socket, settings: Settings, told: SimpleQueue[Ended]) -> None:
+    """A connection that the replica had not accepted: its request comes any moment."""
+    connection.settimeout(FIRST_BYTES_S)
+    lost = read_slot(bytes(SLOT_BYTES), _peek(connection))
+    if judge(lost, settings) is Verdict.CLOSE:
+        _close(connection)
+    else:
+        _see_through(connection, lost, settings, told)
 
 
 def _see_through(
-    connection: socket.socket, other: socket.socket | None, lost: Lost, answer: bytes
+    connection: socket.socket, lost: Lost, settings: Settings, told: SimpleQueue[Ended]
 ) -> None:
-    """Give a connection its answer: another replica's, or, if none comes, the given one."""
+    """Give a request its answer: another replica's, or, if none comes, our own."""
+    verdict = judge(lost, settings)
+    other = _connect(settings) if verdict is Verdict.REPEAT else None
+    told.put(Ended(lost, verdict if other is not None else Verdict.ANSWER))
     with connection, contextlib.suppress(OSError):
         if not lost.is_begun:
             connection.recv(len(lost.kept))  # it is sent on from there
@@ -171,7 +174,7 @@ def _see_through(
             if not _drain(connection):
                 return  # nobody is there
             connection.settimeout(LINGER_S)
-            connection.sendall(answer)
+            connection.sendall(make_answer(settings, lost))
         connection.settimeout(LINGER_S)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(_READ_BYTES):
@@ -200,21 +203,26 @@ def _relay(connection: socket.socket, other: socket.socket, request: bytes) -> b
     return has_begun
 
 
-def _connect(others: Sequence[tuple[str, int]], first: int) -> socket.socket | None:
-    """A connection to one of them, a `first` of one's own for each; None if none takes it."""
-    for number in range(len(others)):
-        try:
-            host, port = others[(first + number) % len(others)]
-            other = socket.create_connection((host, port), CONNECT_S)
-        except OSError:
-            continue
-        other.settimeout(ANSWER_S)
-        return other
-    return None
+def _connect(settings: Settings) -> socket.socket | None:
+    """A connection to another replica, or to this one's successor; None if none comes in time."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        others = [(host, port) for host, port in settings.others]
+        random.shuffle(others)
+        for address in (*others, *registry.living(settings.registry)):
+            with contextlib.suppress(OSError):
+                other = socket.create_connection(address, CONNECT_S)
+                other.settimeout(ANSWER_S)
+                return other
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(LOOK_S)
 
 
-def _record(ended: Iterable[Ended], settings: Settings) -> None:
-    """Write a record for each request; loads what that takes."""
+def _record(told: SimpleQueue[Ended], threads: Sequence[Thread], settings: Settings) -> None:
+    """Write a record for each request, until all is done; loads what that takes."""
+    if not threads and told.empty():
+        return
     from observability.instrument.clock import next_time
     from observability.instrument.encode import encode_line, encode_tail
     from observability.instrument.formatter import LogLine
@@ -223,12 +231,16 @@ def _record(ended: Iterable[Ended], settings: Settings) -> None:
 
     writer = SegmentWriter(settings.segments, f"replica_{settings.replica}", Retention())
     tail = encode_tail(settings.static)
-    now_s = time.monotonic()
-    for lost, verdict in ended:
-        text = describe_end(lost, verdict, now_s)
+    while any(thread.is_alive() for thread in threads) or not told.empty():
+        try:
+            ended = told.get(timeout=LOOK_S)
+        except Empty:
+            continue
+        text = describe_end(ended, time.monotonic())
         line = LogLine(next_time(), "log", "ERROR", "ray.serve", text)
-        line.request_id = lost.request_id
+        line.request_id = ended.lost.request_id
         writer.append(encode_line(line, tail))
+        writer.flush()
     writer.close()
 
 

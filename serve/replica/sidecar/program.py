@@ -84,13 +84,26 @@ class Sidecar:
             os.close(descriptor)
 
     def _end(self) -> None:
+        accepted = [each for descriptor in self._listeners for each in _accept_all(descriptor)]
         import json
 
         settings = json.loads(self._settings)
         sys.path[:] = settings.pop("path")
         from serve.replica.sidecar.ending import Settings, end_all
 
-        end_all(self._listeners, self._connections, memoryview(self._memory), Settings(**settings))
+        end_all(accepted, self._connections, memoryview(self._memory), Settings(**settings))
+
+
+def _accept_all(descriptor: int) -> list[socket.socket]:
+    """What the replica had not accepted; from then on connections are refused."""
+    accepted = []
+    with socket.socket(fileno=descriptor) as listener:
+        listener.setblocking(False)
+        try:
+            while True:
+                accepted.append(listener.accept()[0])
+        except OSError:
+            return accepted
 
 
 def main(args: list[str]) -> None:
