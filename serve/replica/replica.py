@@ -27,6 +27,7 @@ from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
+from serve.replica.tasks import contain_exits
 from serve.replica.threads import HandlerThreads
 from serve.replica.visit import Visit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
@@ -129,6 +130,7 @@ class Replica:
     async def start(self) -> ReplicaAddress:
         """Build the callable, then listen. Raises what the user's constructor raises."""
         spec = self.spec
+        contain_exits(asyncio.get_running_loop())
         set_replica_context(
             ReplicaContext(spec.backend_tag, spec.replica_tag, spec.controller_name)
         )
