@@ -9,7 +9,7 @@ bin := $(VENV)/bin
 stamp := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs tools unit test check format demo bench wheel wheel-test clean
+.PHONY: help setup programs tools unit test check format demo bench soak wheel wheel-test clean
 
 help: ## Show this list
 	@echo "make <verb> [PYTHON=python3] [VENV=.venv] [WORKERS=2] [ARGS='...']"
@@ -57,6 +57,9 @@ demo: setup ## Serve two models, send requests, show who answered
 
 bench: setup ## Measure, and print a table
 	$(bin)/python -m benchmarks $(ARGS)
+
+soak: setup ## Send 100,000 requests of mixed kinds and compare records and counters: ARGS='--requests N --seed S'
+	$(bin)/python -m tests.mixed $(ARGS)
 
 wheel: setup ## Build the wheel into dist/
 	rm -rf build dist

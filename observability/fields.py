@@ -158,11 +158,19 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field("retries", "integer", ACCESS, Role.BODY, "attempts that failed before this one"),
     Field(
+        "close_code",
+        "integer",
+        ACCESS,
+        Role.BODY,
+        "how a WebSocket ended (RFC 6455): 1000 and 1001 well, 1006 its client went away without a "
+        "word, 1011 the handler raised",
+    ),
+    Field(
         "error",
         "string",
         ACCESS,
         Role.BODY,
-        "why it is no success: a short reason or the exception",
+        "why it is no success: a short reason, or the exception with its place in the user's code",
     ),
 )
 

@@ -11,7 +11,7 @@ CALLER_GONE = 499
 class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """The facts of one request. Fields are those of `observability.fields`; defaults are left out.
 
-    `time`, `kind` and `level` are filled in by the AccessLog.
+    `time` and `kind` are filled in by the AccessLog, and `level` where it is empty.
     """
 
     time: str = ""
@@ -33,6 +33,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     bytes_out: int = -1
     client: str = ""
     retries: int = 0
+    close_code: int = 0
     error: str = ""
     exception: str = ""
     backend: str = ""

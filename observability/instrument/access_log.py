@@ -24,8 +24,9 @@ class AccessLog:
         self._tail = encode_tail(static)
 
     def write(self, record: AccessRecord) -> None:
-        """Append the record of a request that ended now."""
+        """Append the record of a request that ended now, at its own level or that of its status."""
         record.time = next_time()
         record.kind = "access"
-        record.level = "ERROR" if record.status >= 500 else "INFO"
+        if not record.level:
+            record.level = "ERROR" if record.status >= 500 else "INFO"
         self._writer.append(encode_line(record, self._tail))

@@ -30,7 +30,7 @@ from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
 from serve.records import BackendTargets, ReplicaAddress
-from serve.replica.callable import describe_failure
+from serve.replica.failures import describe_failure, is_stopped
 from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica
 from serve.replica.sidecar.registry import registry_folder
@@ -139,9 +139,13 @@ class ReplicaActor:
         call = unpack_call(packed, *rest)
         try:
             return await self._replica.execute(call, "remote"), None
-        except (Exception, asyncio.CancelledError):
+        except Exception:
             raise
-        except BaseException as error:  # sys.exit() in a handler: Ray would end this process
+        except BaseException as error:
+            if is_stopped(error):
+                raise
+            # sys.exit() in a handler: Ray would end this process. CancelledError of the handler's
+            # own: to Ray the caller would have cancelled.
             raise RayServeException(
                 f"{call.endpoint}.{call.method} raised {type(error).__name__}: {error}"
             ) from error

@@ -7,8 +7,6 @@ threads, so that the loop keeps answering and libraries that want one thread get
 from __future__ import annotations
 
 import inspect
-import os
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +19,6 @@ from serve.definition import ASGI_APP, Definition, takes_request
 from serve.errors import NotExposedError, RayServeException
 from serve.exposure import CALL, is_exposable, is_exposed
 from serve.replica.threads import HandlerThreads
-
-_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,22 +202,3 @@ class UserCallable:
             size, wait = self._config.max_batch_size or 1, self._config.batch_wait_timeout
             queue = self._batches[name] = BatchQueue(run_batch, size, wait)
         return queue
-
-
-def describe_failure(error: BaseException) -> str:
-    """An exception's traceback from the user's own code on, as text."""
-    step = error.__traceback__
-    while step is not None and step.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
-        step = step.tb_next
-    shown = step or error.__traceback__
-    lines = traceback.format_exception(type(error), error, shown)
-    return "".join(lines).rstrip()
-
-
-def describe_error(error: BaseException) -> str:
-    """An exception in one line, whatever its own text is."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise all
-        text = "(its text can't be told)"
-    return f"{type(error).__name__}: {text}"[:1000]

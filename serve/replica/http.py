@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
@@ -25,14 +24,15 @@ from serve.errors import NoAnswerError, NotExposedError, QueueTimeoutError
 from serve.exposure import CALL
 from serve.ids import make_request_id
 from serve.replica.answers import encode_answer
-from serve.replica.callable import UserCallable, describe_error
+from serve.replica.callable import UserCallable
+from serve.replica.failures import describe_error, is_of_client, is_stopped
 from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
-from serve.replica.protocol import ClientDisconnected
 from serve.replica.reply import Headers, Reply
 from serve.replica.sidecar.slots import ATTEMPTS_HEADER
 from serve.replica.trail import ReplicaTrail
 from serve.replica.visit import Visit
+from serve.replica.websocket import CLOSED, FAILED, WebSocketLine
 from serve.request import HTTPRequest, cross_loop_receive
 from serve.routes import CompiledRoute, compile_route
 
@@ -40,8 +40,6 @@ logger = logging.getLogger("ray.serve")
 
 _METHOD_HEADER = b"x-serve-call-method"
 _SHADOW_HEADER = b"x-serve-shadow"
-
-_OF_CLIENT = (ClientDisconnect, WebSocketDisconnect, ClientDisconnected, asyncio.CancelledError)
 
 Shadow = Callable[[str, list[str], HTTPRequest], None]
 """Sends copies of a request: (endpoint, backend tags, request with its body read)."""
@@ -89,7 +87,7 @@ class HTTPEntry:
         visit = self._arrive(scope, _fill_scope(scope, headers), headers.get(b"x-serve-start"))
         if ATTEMPTS_HEADER in headers:
             visit.retries = int(headers[ATTEMPTS_HEADER])
-        reply = Reply(send, self.tag_headers, scope, visit)
+        reply = Reply(send, self.tag_headers, scope, visit, self._trail.hold)
         try:
             if not self._gate.try_enter() and not await self._wait(reply):
                 return
@@ -137,57 +135,63 @@ class HTTPEntry:
                 400, "This backend takes no WebSockets: it is no ASGI application. Send plain HTTP."
             )
             return
-        task = asyncio.current_task()
-        assert task is not None  # as in _serve_http
+        line = WebSocketLine(receive, reply)
         try:
-            await self._inner(scope, receive, reply.send)
+            await self._inner(scope, line.receive, reply.send)
+            if not reply.is_started and not line.is_disconnected:
+                raise NoAnswerError("The application returned and took no WebSocket.")
+            await line.close(CLOSED)
         except BaseException as error:
-            if isinstance(error, (WebSocketDisconnect, OSError)) and _is_of_client(error):
+            if isinstance(error, (WebSocketDisconnect, OSError)) and is_of_client(error):
+                await line.close(CLOSED)
                 return
-            if _is_stopped(error, task):
+            if is_stopped(error):
                 raise
             await self._fail(scope, reply, error)
+            await line.close(FAILED, "Internal Server Error")
 
     async def _serve_http(
         self, scope: Scope, receive: Receive, reply: Reply, headers: dict[bytes, bytes]
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # ASGI servers run each request in a task
-        inbox = reply.inbox = Inbox(receive, task, self._watch)
+        inbox = reply.inbox = Inbox(receive, asyncio.current_task(), self._watch)
         receive = inbox.receive
         try:
             if _SHADOW_HEADER in headers:
                 receive = await self._copy_to_shadows(scope, receive)
             await self._inner(scope, receive, reply.send)
-            if not reply.is_started and not inbox.is_disconnected:
-                raise NoAnswerError("The application returned without an answer.")
+            if not reply.is_whole and not inbox.is_disconnected:
+                raise NoAnswerError("The application returned without a whole answer.")
         except NotExposedError as error:
             reply.visit.error = "method_not_exposed"
             await reply.refuse(404, str(error))
         except BaseException as error:
-            if inbox.is_disconnected and _is_of_client(error):
+            if inbox.is_disconnected and is_of_client(error):
                 return  # nobody is there to be told, and nothing of ours went wrong
-            if _is_stopped(error, task):
+            if is_stopped(error):
                 raise
             await self._fail(scope, reply, error)
+            if not reply.is_whole:
+                raise  # an answer that has begun is cut
         finally:
             inbox.close()
 
     async def _fail(self, scope: Scope, reply: Reply, error: BaseException) -> None:
-        """Say what went wrong and answer 500; an answer that has begun is cut, by raising on."""
+        """Say what went wrong, in the log and in the record; answer 500 if nothing was answered."""
         method = scope["method"] if scope["type"] == "http" else "WebSocket"
-        what = f"{method} {scope['path']}"
+        what = f"Request {method} {scope['path']} failed"
         visit = reply.visit
-        visit.error, visit.failure = describe_error(error), error
-        if not reply.is_started:
-            logger.error("Request %s failed", what, exc_info=error)
-            await reply.refuse(500, "Internal Server Error")
+        if reply.is_whole and (visit.is_ended or visit.status < 500):
+            logger.error("%s after its answer", what, exc_info=error)  # a background task, say
             return
-        visit.error = f"{visit.error} (after {visit.bytes_out} bytes of the answer)"
-        logger.error(
-            "Request %s failed after %d bytes of its answer", what, visit.bytes_out, exc_info=error
-        )
-        raise error
+        visit.error, visit.failure = describe_error(error), error
+        if reply.is_whole:  # Starlette answers 500, and raises on
+            logger.error("%s", what, exc_info=error)
+        elif reply.is_started:
+            visit.error += f" (after {visit.bytes_out} bytes of the answer)"
+            logger.error("%s after %d bytes of its answer", what, visit.bytes_out, exc_info=error)
+        else:
+            logger.error("%s", what, exc_info=error)
+            await reply.refuse(500, "Internal Server Error")
 
     async def _run_handler(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope.get("serve_method", CALL)
@@ -215,23 +219,6 @@ class HTTPEntry:
             return messages.pop() if messages else await receive()
 
         return replay
-
-
-def _is_of_client(error: BaseException | None) -> bool:
-    """Whether a client that left is behind an exception."""
-    while error is not None:
-        if isinstance(error, _OF_CLIENT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _is_stopped(error: BaseException, task: asyncio.Task[Any]) -> bool:
-    """Whether the replica cancels the request's task, as it stops; users' code may raise it too."""
-    if not isinstance(error, asyncio.CancelledError):
-        return False
-    cancelling = getattr(task, "cancelling", None)  # of Python 3.11
-    return cancelling is None or cancelling() > 0
 
 
 @dataclass(frozen=True, slots=True)

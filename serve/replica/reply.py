@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import Message, Scope, Send
 
 from observability.instrument.access import CALLER_GONE
@@ -12,7 +14,7 @@ from serve.replica.visit import Visit
 
 Headers = list[tuple[bytes, bytes]]
 
-_SWITCHING = 101
+SWITCHING = 101
 _FORBIDDEN = 403
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _BODIES = frozenset({"http.response.body", "websocket.http.response.body"})
@@ -25,10 +27,25 @@ class Reply:
         send: ASGI's, of the server.
         tag_headers: of the replica.
         scope: of the request.
-        visit: told before the last bytes are sent.
+        visit: told before the last bytes leave.
+        hold: calls what it is given before the next bytes leave.
+
+    Attributes:
+        inbox: of the request, once there is one.
+        is_started: the answer's head was sent.
+        is_whole: its last piece was sent.
     """
 
-    __slots__ = ("_scope", "_send", "_tag_headers", "inbox", "is_started", "visit")
+    __slots__ = (
+        "_hold",
+        "_scope",
+        "_send",
+        "_tag_headers",
+        "inbox",
+        "is_started",
+        "is_whole",
+        "visit",
+    )
 
     def __init__(
         self,
@@ -36,16 +53,18 @@ class Reply:
         tag_headers: Headers,
         scope: Scope,
         visit: Visit,
+        hold: Callable[[Callable[[], None]], None],
     ) -> None:
         self._send = send
         self._tag_headers = tag_headers
         self._scope = scope
         self.visit = visit
+        self._hold = hold
         self.inbox: Inbox | None = None
-        self.is_started = False
+        self.is_started = self.is_whole = False
 
     async def send(self, message: Message) -> None:
-        """Send one message on. Before the last one the inbox is closed and the records are told.
+        """Send one message on. With the last one the inbox is closed, and the visit ends.
 
         A background task of the answer outlives its client.
         """
@@ -58,14 +77,17 @@ class Reply:
             if not message.get("more_body"):
                 if self.inbox is not None:
                     self.inbox.close()
-                self.end()
+                self._hold(self.end)
+                await self._send(message)
+                self.is_whole = True
+                return
         elif kind in _STARTS:
             headers = list(message.get("headers", ()))
             check_head(message.get("status", 200), headers)
             headers += self._tag_headers
             self.is_started = True
             is_late = self.inbox is not None and self.inbox.is_disconnected
-            self.visit.status = CALLER_GONE if is_late else message.get("status", _SWITCHING)
+            self.visit.status = CALLER_GONE if is_late else message.get("status", SWITCHING)
             message["headers"] = headers
             context = self.visit.context
             if context.trace is not None:
@@ -73,6 +95,8 @@ class Reply:
         elif kind == "websocket.send":
             self.visit.bytes_out += len(message.get("bytes") or message.get("text") or "")
         await self._send(message)
+        if kind == "websocket.close":
+            self.visit.close_code = message.get("code", 1000)
 
     async def refuse(self, status: int, text: str) -> None:
         """Answer with an error of Tagtrail's own."""
@@ -98,12 +122,9 @@ class Reply:
         if MALFORMED in self._scope and visit.status in (0, CALLER_GONE):
             visit.status, visit.error = 400, "bad_request"
         elif not visit.error:
-            visit.error = "client_gone" if is_gone else self._describe_end()
+            visit.error = "client_gone" if is_gone else "" if visit.status else "no_answer"
         if not visit.status:
-            visit.status = CALLER_GONE if visit.way == "http" else _FORBIDDEN
+            visit.status = CALLER_GONE
         if inbox is not None:
             visit.bytes_in = inbox.bytes_in
         visit.end()
-
-    def _describe_end(self) -> str:
-        return "" if self.visit.status or self.visit.way == "websocket" else "no_answer"

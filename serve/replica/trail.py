@@ -6,7 +6,7 @@ first, so that a client which has the whole answer finds the records in the file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from observability.instrument import tracing
@@ -14,7 +14,7 @@ from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.access_log import AccessLog
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
-from serve.replica.callable import describe_failure
+from serve.replica.failures import describe_failure
 from serve.replica.metrics import ReplicaMetrics
 from serve.replica.visit import Visit
 
@@ -39,7 +39,7 @@ class ReplicaTrail:
         self._writer = writer
         self._static = dict(static)
         self._metrics = metrics
-        self.flush = writer.flush
+        self._leaving: list[Callable[[], None]] = []
         self.configure(config)
 
     def configure(self, config: LoggingConfig) -> None:
@@ -47,6 +47,19 @@ class ReplicaTrail:
         self._access = AccessLog(self._writer, {**self._static, **config.extra_fields})
         self._is_recorded = config.access_log
         self.has_client_address = config.client_address
+
+    def hold(self, end: Callable[[], None]) -> None:
+        """A whole answer is about to leave; `end` is called before it does.
+
+        Not now: an application may answer and raise on, as Starlette does with what nobody caught.
+        """
+        self._leaving.append(end)
+
+    def flush(self) -> None:
+        """Write all that waits: something leaves next."""
+        while self._leaving:
+            self._leaving.pop()()
+        self._writer.flush()
 
     def end(self, visit: Visit) -> None:
         """A request ended."""
@@ -66,6 +79,7 @@ class ReplicaTrail:
         if not self._is_recorded and tracer is None:
             return
         record = AccessRecord(
+            level="ERROR" if visit.failure is not None else "",
             way=visit.way,
             method=visit.method,
             path=visit.path,
@@ -82,6 +96,7 @@ class ReplicaTrail:
             bytes_out=visit.bytes_out,
             client=visit.client,
             retries=visit.retries,
+            close_code=visit.close_code,
             error=visit.error,
             exception=visit.exception,
         )

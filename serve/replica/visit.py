@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
 from serve.errors import NotExposedError, QueueTimeoutError
-from serve.replica.callable import describe_error, describe_failure
+from serve.replica.failures import describe_error, describe_failure, is_stopped
 
 _NOT_FOUND = 404
 _FAILED = 500
@@ -35,6 +34,7 @@ class Visit:
         bytes_in: of the request's body; -1: not known.
         retries: replicas that died of it before it came here.
         client: its address, if that is to be told.
+        close_code: of a WebSocket that was opened and has ended (RFC 6455, 7.4); 0: none.
         error: why it is no success.
         exception: traceback.
         failure: an exception whose traceback is in a log record of its own.
@@ -49,6 +49,7 @@ class Visit:
         "bytes_in",
         "bytes_out",
         "client",
+        "close_code",
         "context",
         "error",
         "exception",
@@ -87,6 +88,7 @@ class Visit:
         self.queue_s = self.processing_s = 0.0
         self.bytes_in = -1
         self.retries = 0
+        self.close_code = 0
         self.bytes_out = bytes_out
         self.client = self.error = self.exception = ""
         self.failure: BaseException | None = None
@@ -103,7 +105,7 @@ class Visit:
 
     def fail(self, error: BaseException) -> None:
         """A call ended with an exception, which its caller gets."""
-        if isinstance(error, asyncio.CancelledError):
+        if is_stopped(error):
             self.status, self.error = CALLER_GONE, "caller_gone"
         elif isinstance(error, QueueTimeoutError) and self._begun < 0:
             self.status, self.error = _BUSY, "queue_timeout"

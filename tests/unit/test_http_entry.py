@@ -605,7 +605,7 @@ async def test_an_application_that_returns_without_an_answer_is_a_500(
 
     answer = await (await make(Silent())).ask()
     assert answer.status == 500
-    assert "returned without an answer" in logged.text
+    assert "returned without a whole answer" in logged.text
 
 
 async def test_a_stream_that_breaks_is_cut_and_says_after_how_much(
@@ -630,14 +630,30 @@ async def test_a_websocket_handler_that_raises_is_said(
             await socket.accept()
         raise ValueError("broken")
 
-    replica = await make(Starlette(routes=[WebSocketRoute("/ws", fail)]))
+    first, last = await drive_socket(await make(Starlette(routes=[WebSocketRoute("/ws", fail)])))
     if is_accepted:
-        with pytest.raises(ValueError, match="broken"):
-            await drive_socket(replica)
+        assert (last["type"], last["code"]) == ("websocket.close", 1011)
     else:
-        start, _ = await drive_socket(replica)
-        assert start["status"] == 500
+        assert first["status"] == 500
     assert "Request WebSocket /ws failed" in logged.text
+
+
+async def test_a_websocket_that_the_application_leaves_open_is_closed(make: Make) -> None:
+    async def leave_open(socket: WebSocket) -> None:
+        await socket.accept()
+
+    app = Starlette(routes=[WebSocketRoute("/ws", leave_open)])
+    _, last = await drive_socket(await make(app))
+    assert (last["type"], last["code"]) == ("websocket.close", 1000)
+
+
+async def test_a_websocket_that_the_application_never_answers_is_a_500(make: Make) -> None:
+    class Silent:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            pass
+
+    start, _ = await drive_socket(await make(Silent()))
+    assert start["status"] == 500
 
 
 async def test_a_client_that_leaves_a_websocket_is_no_failure(
@@ -647,6 +663,6 @@ async def test_a_client_that_leaves_a_websocket_is_no_failure(
         await socket.accept()
         raise WebSocketDisconnect(1001)
 
-    (accepted,) = await drive_socket(await make(Starlette(routes=[WebSocketRoute("/ws", leave)])))
+    accepted, *_ = await drive_socket(await make(Starlette(routes=[WebSocketRoute("/ws", leave)])))
     assert accepted["type"] == "websocket.accept"
     assert logged.text == ""
