@@ -24,12 +24,13 @@ from observability.instrument.supervision import (
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
-from serve.errors import RayServeException
+from serve.errors import RayServeException, describe_error
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
 from serve.records import ReplicaAddress
 from serve.replica.callable import describe_failure
+from serve.replica.exits import outlive_exits
 from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica, ReplicaSpec
 from serve.request import HTTPRequest
@@ -42,6 +43,8 @@ ENDING = "end of the replica"
 OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
+_OF_USER = (Exception, SystemExit, KeyboardInterrupt)
+"""What users' code may raise in an actor method: Ray would end the process at an exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class ReplicaActor:
             host,
             spec.logging_of(spec.config),
         )
+        outlive_exits()
         start_tracing(adopt_tracing(spec.tracing), self._records.static, spec.backend_tag)
         start_export()
         runtime = ray.get_runtime_context()
@@ -102,6 +106,7 @@ class ReplicaActor:
             self._records,
         )
         self._outcome = await self._start()
+        outlive_exits()  # the user's code may have set a hook
         self._owner_watch = asyncio.get_running_loop().create_task(
             keep_running(OWNER, self._end_without_owner)
         )
@@ -132,7 +137,7 @@ class ReplicaActor:
             raise
         except BaseException as error:  # sys.exit() in a handler: Ray would end this process
             raise RayServeException(
-                f"{call.endpoint}.{call.method} raised {type(error).__name__}: {error}"
+                f"{call.endpoint}.{call.method} raised {describe_error(error)}"
             ) from error
         finally:
             self._records.trail.flush()  # before the answer leaves
@@ -141,7 +146,7 @@ class ReplicaActor:
         """Take a changed configuration, or say why not."""
         try:
             await self._replica.reconfigure(config, version)
-        except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
+        except _OF_USER as error:  # the user's reconfigure may raise all
             return Failed(describe_failure(error))
         return None
 
@@ -175,7 +180,7 @@ class ReplicaActor:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
-        except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
+        except _OF_USER as error:  # the user's constructor may raise all
             self._records.end()  # who hears of it kills this process
             return describe_failure(error)
 

@@ -216,12 +216,3 @@ def describe_failure(error: BaseException) -> str:
     shown = step or error.__traceback__
     lines = traceback.format_exception(type(error), error, shown)
     return "".join(lines).rstrip()
-
-
-def describe_error(error: BaseException) -> str:
-    """An exception in one line, whatever its own text is."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise all
-        text = "(its text can't be told)"
-    return f"{type(error).__name__}: {text}"[:1000]

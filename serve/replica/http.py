@@ -21,11 +21,11 @@ from starlette.websockets import WebSocketDisconnect
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.traceparent import join_tracestate, parse_traceparent
-from serve.errors import NoAnswerError, NotExposedError, QueueTimeoutError
+from serve.errors import NoAnswerError, NotExposedError, QueueTimeoutError, describe_error
 from serve.exposure import CALL
 from serve.ids import make_request_id
 from serve.replica.answers import encode_answer
-from serve.replica.callable import UserCallable, describe_error
+from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
 from serve.replica.protocol import ClientDisconnected

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
-from serve.errors import NotExposedError, QueueTimeoutError
-from serve.replica.callable import describe_error, describe_failure
+from serve.errors import NotExposedError, QueueTimeoutError, describe_error
+from serve.replica.callable import describe_failure
 
 _NOT_FOUND = 404
 _FAILED = 500
