@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.exceptions import RayTaskError
 
-from serve.errors import RayServeException
+from serve.errors import RayServeException, describe_error
 from serve.transport.failures import RemoteError
 
 
@@ -79,7 +79,7 @@ def as_task_error(error: RemoteError, name: str) -> Exception:
     """What `ray.get(handle.remote())` would raise: RayTaskError and the user's type in one."""
     cause = error.cause
     if not isinstance(cause, Exception):
-        return RayServeException(f"{name} raised {type(cause).__name__}: {cause}")
+        return RayServeException(f"{name} raised {describe_error(cause)}")
     wrapped = RayTaskError(name, error.traceback_text, cause)
     raised: Exception = wrapped.as_instanceof_cause()
     return raised

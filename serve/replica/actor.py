@@ -25,11 +25,12 @@ from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
 from serve.controller.publish import backend_key
-from serve.errors import RayServeException
+from serve.errors import RayServeException, describe_error
 from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
 from serve.records import BackendTargets, ReplicaAddress
+from serve.replica.exits import outlive_exits
 from serve.replica.failures import describe_failure, is_stopped
 from serve.replica.records import ReplicaRecords
 from serve.replica.replica import Replica
@@ -47,6 +48,8 @@ OTHERS = "watch for the other replicas"
 OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
+_OF_USER = (Exception, SystemExit, KeyboardInterrupt)
+"""What users' code may raise in an actor method: Ray would end the process at an exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class ReplicaActor:
             host,
             spec.logging_of(spec.config),
         )
+        outlive_exits()
         start_tracing(adopt_tracing(spec.tracing), self._records.static, spec.backend_tag)
         start_export()
         runtime = ray.get_runtime_context()
@@ -113,6 +117,7 @@ class ReplicaActor:
         self._others_watch = asyncio.get_running_loop().create_task(
             keep_running(OTHERS, self._watch_others)
         )
+        outlive_exits()  # the user's code may have set a hook
         self._owner_watch = asyncio.get_running_loop().create_task(
             keep_running(OWNER, self._end_without_owner)
         )
@@ -147,7 +152,7 @@ class ReplicaActor:
             # sys.exit() in a handler: Ray would end this process. CancelledError of the handler's
             # own: to Ray the caller would have cancelled.
             raise RayServeException(
-                f"{call.endpoint}.{call.method} raised {type(error).__name__}: {error}"
+                f"{call.endpoint}.{call.method} raised {describe_error(error)}"
             ) from error
         finally:
             self._records.trail.flush()  # before the answer leaves
@@ -156,7 +161,7 @@ class ReplicaActor:
         """Take a changed configuration, or say why not."""
         try:
             await self._replica.reconfigure(config, version)
-        except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
+        except _OF_USER as error:  # the user's reconfigure may raise all
             return Failed(describe_failure(error))
         return None
 
@@ -191,7 +196,7 @@ class ReplicaActor:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
-        except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
+        except _OF_USER as error:  # the user's constructor may raise all
             self._records.end()  # who hears of it kills this process
             return describe_failure(error)
 

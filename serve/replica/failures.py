@@ -11,6 +11,7 @@ from types import TracebackType
 from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
+from serve import errors
 from serve.replica.protocol import ClientDisconnected
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -32,12 +33,8 @@ def describe_error(error: BaseException) -> str:
     inner = getattr(error, "exceptions", None)
     if isinstance(inner, tuple) and inner:
         return "; ".join(map(describe_error, inner))[:_MAX_TEXT]
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may raise all
-        text = "(its text can't be told)"
     place = _find_place(error.__traceback__)
-    told = f"{type(error).__name__}: {text}"[:_MAX_TEXT].rstrip()
+    told = errors.describe_error(error).rstrip()
     return f"{told} ({place})" if place else told
 
 

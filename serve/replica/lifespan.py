@@ -26,7 +26,7 @@ class Lifespan:
         self.state: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """Run the start-up events. RayServeException when the application says that they failed."""
+        """Run the start-up events. RayServeException when the application fails or exits there."""
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
         self._task = asyncio.get_running_loop().create_task(
             self._app(scope, self._inbox.get, self._answers.put)  # type: ignore[arg-type]
@@ -38,6 +38,10 @@ class Lifespan:
             )
         if answer is not None:  # it lasts until the shutdown
             watch_task(LIFESPAN, self._task)
+        elif isinstance(error := self._task.exception(), (SystemExit, KeyboardInterrupt)):
+            raise RayServeException(
+                f"The application's start-up failed: {type(error).__name__}: {error}"
+            ) from error
 
     async def stop(self) -> None:
         """Run the shutdown events, if the application is there to run them."""

@@ -32,7 +32,6 @@ from serve.replica.sidecar import registry as replica_registry
 from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
 from serve.replica.sidecar.ending import Settings
 from serve.replica.spec import ReplicaSpec
-from serve.replica.tasks import contain_exits
 from serve.replica.threads import HandlerThreads
 from serve.replica.visit import Visit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
@@ -100,7 +99,6 @@ class Replica:
     async def start(self) -> ReplicaAddress:
         """Build the callable, then listen. Raises what the user's constructor raises."""
         spec = self.spec
-        contain_exits(asyncio.get_running_loop())
         set_replica_context(
             ReplicaContext(spec.backend_tag, spec.replica_tag, spec.controller_name)
         )

@@ -208,7 +208,7 @@ def _connect(settings: Settings) -> socket.socket | None:
     deadline = time.monotonic() + WAIT_S
     while True:
         others = [(host, port) for host, port in settings.others]
-        random.shuffle(others)
+        random.Random().shuffle(others)  # the shared one is the user's to seed
         for address in (*others, *registry.living(settings.registry)):
             with contextlib.suppress(OSError):
                 other = socket.create_connection(address, CONNECT_S)
