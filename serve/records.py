@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 from serve.traffic import TrafficPolicy
 
+INGRESS_KEY = "ingress"
+"""Under this the controller publishes the IngressTable."""
+
+
+def endpoint_key(name: str) -> str:
+    """Under this it publishes an endpoint's EndpointTargets."""
+    return f"endpoint/{name}"
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaAddress:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Observed, Phase
 from serve.controller.reconcile import replicas_of
-from serve.records import BackendTargets, EndpointTargets, IngressRoute, IngressTable
-
-INGRESS_KEY = "ingress"
-
-
-def endpoint_key(name: str) -> str:
-    """The key of what handles to an endpoint need."""
-    return f"endpoint/{name}"
+from serve.records import (
+    INGRESS_KEY,
+    BackendTargets,
+    EndpointTargets,
+    IngressRoute,
+    IngressTable,
+    endpoint_key,
+)
 
 
 def publish(goal: Goal, observed: Observed) -> dict[str, object]:

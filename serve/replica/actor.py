@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import logging
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -31,7 +30,8 @@ from serve.owner import killed_after, until_owner_gone
 from serve.records import ReplicaAddress
 from serve.replica.callable import describe_failure
 from serve.replica.records import ReplicaRecords
-from serve.replica.replica import Replica, ReplicaSpec
+from serve.replica.replica import Replica
+from serve.replica.spec import Failed, Ready, ReplicaSpec
 from serve.request import HTTPRequest
 from serve.session import segment_folder
 from serve.settings import adopt_tracing
@@ -42,31 +42,6 @@ ENDING = "end of the replica"
 OWNER = "watch for the controller's end"
 PLACED_S = 1.0
 """Longest wait for the controller to hear that a replica has its process, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a replica says once it runs.
-
-    Attributes:
-        address: where it is reached.
-        config_version: version of the configuration it runs with.
-        pid: its process.
-        is_asgi: the definition is an ASGI application; of an import path, only the replica can
-            tell.
-    """
-
-    address: ReplicaAddress
-    config_version: int
-    pid: int
-    is_asgi: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What a replica says whose constructor raised. `message`: the user's traceback."""
-
-    message: str
 
 
 class ReplicaActor:

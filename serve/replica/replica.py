@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import Message
 
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
-from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
-from serve.config import BackendConfig, Traits
+from serve.config import BackendConfig
 from serve.context import ReplicaContext, set_replica_context
 from serve.definition import Definition
 from serve.ingress_token import make_ingress_token
@@ -27,6 +26,7 @@ from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
+from serve.replica.spec import ReplicaSpec
 from serve.replica.threads import HandlerThreads
 from serve.replica.visit import Visit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
@@ -36,46 +36,6 @@ CLOSE_GRACE_S = 2.0
 LOOPBACK = "127.0.0.1"
 LAG_TICK_S = 0.1
 LAG_WATCH = "watch of the event loop's lag"
-
-
-@dataclass(frozen=True)
-class ReplicaSpec:
-    """All that a replica is started with.
-
-    Attributes:
-        controller_name: name of the controller's actor.
-        replica_tag: `<backend tag>#<6 letters>`.
-        backend_tag: its backend.
-        definition: packed Definition.
-        traits: what kind of callable it is.
-        config: its backend's configuration.
-        config_version: that configuration's version.
-        middlewares: from HTTPOptions.
-        secret: whoever calls must hold it.
-        logging: the instance's; the backend's own goes before it.
-        tracing: `OTEL_` variables; those of the replica's own environment go before them.
-        is_exposed: other nodes are to reach it from the start on.
-        preload: modules that are loaded before the user's code.
-    """
-
-    controller_name: str
-    replica_tag: str
-    backend_tag: str
-    definition: bytes
-    traits: Traits
-    config: BackendConfig
-    config_version: int
-    middlewares: list[Any]
-    secret: bytes
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
-    tracing: dict[str, str] = field(default_factory=dict, repr=False)
-    is_exposed: bool = False
-    preload: tuple[str, ...] = ()
-
-    def logging_of(self, config: BackendConfig) -> LoggingConfig:
-        """How records are written under a configuration of the backend."""
-        own = config.logging_config
-        return self.logging if own is None else own.within(self.logging)
 
 
 class Replica:

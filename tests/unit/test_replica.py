@@ -24,7 +24,8 @@ from serve.errors import QueueTimeoutError, ReplicaUnavailableError
 from serve.ingress_token import TOKEN_HEADER, make_ingress_token
 from serve.records import ReplicaAddress
 from serve.replica.records import ReplicaRecords
-from serve.replica.replica import Replica, ReplicaSpec
+from serve.replica.replica import Replica
+from serve.replica.spec import ReplicaSpec
 from serve.transport.client import connect
 
 SECRET = b"secret" * 6
