@@ -55,7 +55,7 @@ Deploy = Callable[..., str]
 def deploy(shared_instance: Instance) -> Iterator[Deploy]:
     """Makes a backend and an endpoint of one new name, which it returns; both go after the test.
 
-    Called as `deploy(target, *init_args, route=None, **config)`.
+    Called as `deploy(target, *init_args, route=None, **config)`; `{name}` in a route is the name.
     """
     with _deployments() as make:
         yield make
@@ -79,7 +79,7 @@ def _deployments() -> Iterator[Deploy]:
         serve.create_backend(
             name, target, *init_args, ray_actor_options={"num_cpus": 0}, config=config
         )
-        serve.create_endpoint(name, backend=name, route=route)
+        serve.create_endpoint(name, backend=name, route=route and route.replace("{name}", name))
         return name
 
     yield make
