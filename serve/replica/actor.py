@@ -1,4 +1,8 @@
-"""The Ray actor around a replica. Thin: Ray starts and restarts it; Replica does the work."""
+"""The Ray actor around a replica. Thin: Ray starts and restarts it; Replica does the work.
+
+What the work takes is loaded in a replica's process only. The controller, and whoever calls
+`handle.remote()`, load this module for the actor's methods.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -24,17 +28,16 @@ from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
 from serve.errors import RayServeException
-from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
 from serve.records import ReplicaAddress
-from serve.replica.callable import describe_failure
-from serve.replica.records import ReplicaRecords
-from serve.replica.replica import Replica
 from serve.replica.spec import Failed, Ready, ReplicaSpec
-from serve.request import HTTPRequest
 from serve.session import segment_folder
 from serve.settings import adopt_tracing
+
+if TYPE_CHECKING:
+    from serve.replica.replica import Replica
+    from serve.request import HTTPRequest
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,6 +51,9 @@ class ReplicaActor:
     """One replica's actor. The methods are the controller's, but for `handle_call`."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
+        from serve.replica.records import ReplicaRecords
+        from serve.replica.replica import Replica
+
         for module in spec.preload:
             importlib.import_module(module)
         self._controller_name = spec.controller_name
@@ -68,7 +74,7 @@ class ReplicaActor:
         # it along.
         with contextlib.suppress(RayError, asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.wrap_future(placed.future()), PLACED_S)
-        self._replica = Replica(
+        self._replica: Replica = Replica(
             spec,
             host,
             runtime.get_node_id(),
@@ -83,8 +89,8 @@ class ReplicaActor:
 
     async def ready(self) -> Ready | Failed:
         """Answers once the constructor is done, well or not."""
-        if isinstance(self._outcome, str):
-            return Failed(self._outcome)
+        if isinstance(self._outcome, Failed):
+            return self._outcome
         replica = self._replica
         return Ready(self._outcome, replica.config_version, os.getpid(), replica.is_asgi)
 
@@ -117,7 +123,7 @@ class ReplicaActor:
         try:
             await self._replica.reconfigure(config, version)
         except Exception as error:  # noqa: BLE001 - the user's reconfigure may raise all
-            return Failed(describe_failure(error))
+            return _failed(error)
         return None
 
     async def expose(self) -> ReplicaAddress:
@@ -146,13 +152,13 @@ class ReplicaActor:
             in_thread(self._records.end),
         )
 
-    async def _start(self) -> ReplicaAddress | str:
+    async def _start(self) -> ReplicaAddress | Failed:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
         except Exception as error:  # noqa: BLE001 - the user's constructor may raise all
             self._records.end()  # who hears of it kills this process
-            return describe_failure(error)
+            return _failed(error)
 
     async def _end_without_owner(self) -> None:
         controller_name = self._controller_name
@@ -162,4 +168,12 @@ class ReplicaActor:
             await self._close()
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:
+        from serve.handle.shadow import send_copies
+
         send_copies(endpoint, tags, request)
+
+
+def _failed(error: Exception) -> Failed:
+    from serve.replica.callable import describe_failure
+
+    return Failed(describe_failure(error))
