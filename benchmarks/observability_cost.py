@@ -38,7 +38,8 @@ from serve.ingress.records import IngressSettings
 from serve.ingress_token import make_ingress_token
 from serve.records import BackendTargets, IngressRoute, IngressTable, ReplicaAddress
 from serve.replica.records import ReplicaRecords
-from serve.replica.replica import Replica, ReplicaSpec
+from serve.replica.replica import Replica
+from serve.replica.spec import ReplicaSpec
 from serve.session import segment_folder
 from serve.traffic import TrafficPolicy
 

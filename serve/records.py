@@ -6,6 +6,19 @@ from dataclasses import dataclass
 
 from serve.traffic import TrafficPolicy
 
+INGRESS_KEY = "ingress"
+"""Under this the controller publishes the IngressTable."""
+
+
+def backend_key(tag: str) -> str:
+    """The key of what the replicas of a backend know of each other."""
+    return f"backend/{tag}"
+
+
+def endpoint_key(name: str) -> str:
+    """Under this it publishes an endpoint's EndpointTargets."""
+    return f"endpoint/{name}"
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaAddress:

@@ -35,10 +35,8 @@ from serve.controller.reconcile import (
 )
 from serve.controller.world import World
 from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_actor_name
-from serve.ingress.actor import IngressActor
 from serve.ingress_token import make_ingress_token
-from serve.replica.actor import Failed, Ready, ReplicaActor
-from serve.replica.spec import ReplicaSpec
+from serve.replica.spec import Failed, Ready, ReplicaSpec
 
 logger = logging.getLogger("ray.serve")
 
@@ -321,7 +319,7 @@ class Executor:
         name = ingress_actor_name(self._controller_name, node_id)
         self._world.set_ingress(IngressView(node_id))
         actor = (
-            ray.remote(IngressActor)
+            _ingress_class()
             .options(
                 name=name,
                 namespace=NAMESPACE,
@@ -400,12 +398,26 @@ class Executor:
         return task
 
 
+@functools.lru_cache(maxsize=1)
+def _ingress_class() -> Any:
+    """The actor class of ingresses.
+
+    Loaded where one is started only. Ray loads the module of the controller's class in every
+    process that gets a handle to the controller: all replicas and drivers.
+    """
+    from serve.ingress.actor import IngressActor
+
+    return ray.remote(IngressActor)
+
+
 @functools.lru_cache(maxsize=128)
 def _replica_class(name: str) -> Any:
     """The actor class of replicas of a callable: its name is what `ray list actors` shows.
 
     One for all replicas: Ray exports each class that it is given, and keeps it until it ends.
     """
+    from serve.replica.actor import ReplicaActor  # see _ingress_class
+
     return ray.remote(type(f"RayServeReplica_{name}", (ReplicaActor,), {}))
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from serve.controller.broadcast import Broadcast
 from serve.controller.observed import Observed
-from serve.controller.publish import INGRESS_KEY
 from serve.controller.world import World
 from serve.errors import RayServeException
+from serve.records import INGRESS_KEY
 
 FOLLOW_S = 60.0
 

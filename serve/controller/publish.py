@@ -8,19 +8,15 @@ from __future__ import annotations
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Observed, Phase
 from serve.controller.reconcile import replicas_of
-from serve.records import BackendTargets, EndpointTargets, IngressRoute, IngressTable
-
-INGRESS_KEY = "ingress"
-
-
-def endpoint_key(name: str) -> str:
-    """The key of what handles to an endpoint need."""
-    return f"endpoint/{name}"
-
-
-def backend_key(tag: str) -> str:
-    """The key of what the replicas of a backend know of each other."""
-    return f"backend/{tag}"
+from serve.records import (
+    INGRESS_KEY,
+    BackendTargets,
+    EndpointTargets,
+    IngressRoute,
+    IngressTable,
+    backend_key,
+    endpoint_key,
+)
 
 
 def publish(goal: Goal, observed: Observed) -> dict[str, object]:

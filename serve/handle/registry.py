@@ -19,12 +19,11 @@ from observability.catalog import BACKEND_QUEUED
 from observability.instrument.numbers import Family, process_numbers
 from observability.instrument.supervision import keep_running, watch_task
 from observability.instrument.tracing import start_tracing
-from serve.controller.publish import endpoint_key
 from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.actors import ActorRouter
 from serve.handle.router import Router
 from serve.ids import NAMESPACE
-from serve.records import EndpointTargets, ReplicaAddress
+from serve.records import EndpointTargets, ReplicaAddress, endpoint_key
 from serve.settings import read_tracing
 from serve.transport.auth import AuthError
 from serve.transport.client import Connection, connect

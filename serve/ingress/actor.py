@@ -25,7 +25,6 @@ from observability.instrument.supervision import (
 )
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.config import DeploymentMode, HTTPOptions
-from serve.controller.publish import INGRESS_KEY
 from serve.ingress.admin import AdminError
 from serve.ingress.figures import IngressFigures
 from serve.ingress.keeper import KEEPER, IngressKeeper
@@ -34,7 +33,7 @@ from serve.ingress.metrics_page import MetricsPage
 from serve.ingress.records import IngressSettings
 from serve.ingress.trail import IngressRecords
 from serve.owner import killed_after, until_owner_gone
-from serve.records import IngressTable
+from serve.records import INGRESS_KEY, IngressTable
 from serve.session import segment_folder
 from serve.settings import adopt_tracing
 from serve.watcher import Watcher

@@ -1,4 +1,8 @@
-"""The Ray actor around a replica. Thin: Ray starts and restarts it; Replica does the work."""
+"""The Ray actor around a replica. Thin: Ray starts and restarts it; Replica does the work.
+
+What the work takes is loaded in a replica's process only. The controller, and whoever calls
+`handle.remote()`, load this module for the actor's methods.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -24,22 +27,17 @@ from observability.instrument.supervision import (
 from observability.instrument.tracing import start_tracing, stop_tracing
 from serve.call import unpack_call
 from serve.config import BackendConfig
-from serve.controller.publish import backend_key
 from serve.errors import RayServeException, describe_error
-from serve.handle.shadow import send_copies
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
-from serve.records import BackendTargets, ReplicaAddress
-from serve.replica.exits import outlive_exits
-from serve.replica.failures import describe_failure, is_stopped
-from serve.replica.records import ReplicaRecords
-from serve.replica.replica import Replica
-from serve.replica.sidecar.registry import registry_folder
-from serve.replica.spec import ReplicaSpec
-from serve.request import HTTPRequest
+from serve.records import BackendTargets, ReplicaAddress, backend_key
+from serve.replica.spec import Failed, Ready, ReplicaSpec
 from serve.session import segment_folder, session_folder
 from serve.settings import adopt_tracing
-from serve.watcher import Watcher
+
+if TYPE_CHECKING:
+    from serve.replica.replica import Replica
+    from serve.request import HTTPRequest
 
 logger = logging.getLogger("ray.serve")
 
@@ -52,35 +50,16 @@ _OF_USER = (Exception, SystemExit, KeyboardInterrupt)
 """What users' code may raise in an actor method: Ray would end the process at an exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a replica says once it runs.
-
-    Attributes:
-        address: where it is reached.
-        config_version: version of the configuration it runs with.
-        pid: its process.
-        is_asgi: the definition is an ASGI application; of an import path, only the replica can
-            tell.
-    """
-
-    address: ReplicaAddress
-    config_version: int
-    pid: int
-    is_asgi: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What a replica says whose constructor raised. `message`: the user's traceback."""
-
-    message: str
-
-
 class ReplicaActor:
     """One replica's actor. The methods are the controller's, but for `handle_call`."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
+        from serve.replica.exits import outlive_exits
+        from serve.replica.records import ReplicaRecords
+        from serve.replica.replica import Replica
+        from serve.replica.sidecar.registry import registry_folder
+        from serve.watcher import Watcher
+
         for module in spec.preload:
             importlib.import_module(module)
         self._controller_name = spec.controller_name
@@ -102,7 +81,7 @@ class ReplicaActor:
         # it along.
         with contextlib.suppress(RayError, asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.wrap_future(placed.future()), PLACED_S)
-        self._replica = Replica(
+        self._replica: Replica = Replica(
             spec,
             host,
             runtime.get_node_id(),
@@ -124,8 +103,8 @@ class ReplicaActor:
 
     async def ready(self) -> Ready | Failed:
         """Answers once the constructor is done, well or not."""
-        if isinstance(self._outcome, str):
-            return Failed(self._outcome)
+        if isinstance(self._outcome, Failed):
+            return self._outcome
         replica = self._replica
         return Ready(self._outcome, replica.config_version, os.getpid(), replica.is_asgi)
 
@@ -147,6 +126,8 @@ class ReplicaActor:
         except Exception:
             raise
         except BaseException as error:
+            from serve.replica.failures import is_stopped
+
             if is_stopped(error):
                 raise
             # sys.exit() in a handler: Ray would end this process. CancelledError of the handler's
@@ -162,7 +143,7 @@ class ReplicaActor:
         try:
             await self._replica.reconfigure(config, version)
         except _OF_USER as error:  # the user's reconfigure may raise all
-            return Failed(describe_failure(error))
+            return _failed(error)
         return None
 
     async def expose(self) -> ReplicaAddress:
@@ -192,13 +173,13 @@ class ReplicaActor:
             in_thread(self._records.end),
         )
 
-    async def _start(self) -> ReplicaAddress | str:
+    async def _start(self) -> ReplicaAddress | Failed:
         """The address, or why there is none: raised, it would come back wrapped by Ray."""
         try:
             return await self._replica.start()
         except _OF_USER as error:  # the user's constructor may raise all
             self._records.end()  # who hears of it kills this process
-            return describe_failure(error)
+            return _failed(error)
 
     async def _watch_others(self) -> None:
         await asyncio.gather(
@@ -218,4 +199,12 @@ class ReplicaActor:
             await self._close()
 
     def _send_shadow(self, endpoint: str, tags: list[str], request: HTTPRequest) -> None:
+        from serve.handle.shadow import send_copies
+
         send_copies(endpoint, tags, request)
+
+
+def _failed(error: BaseException) -> Failed:
+    from serve.replica.failures import describe_failure
+
+    return Failed(describe_failure(error))

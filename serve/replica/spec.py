@@ -1,4 +1,8 @@
-"""All that a replica is started with."""
+"""What a replica is started with, and what it says once it runs.
+
+Light to import: the controller knows no more of a replica than this, and whoever has a handle to
+the controller loads its module.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 from observability.instrument.logging_config import LoggingConfig
 from serve.config import BackendConfig, Traits
+from serve.records import ReplicaAddress
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,28 @@ class ReplicaSpec:
         """How records are written under a configuration of the backend."""
         own = config.logging_config
         return self.logging if own is None else own.within(self.logging)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a replica says once it runs.
+
+    Attributes:
+        address: where it is reached.
+        config_version: version of the configuration it runs with.
+        pid: its process.
+        is_asgi: the definition is an ASGI application; of an import path, only the replica can
+            tell.
+    """
+
+    address: ReplicaAddress
+    config_version: int
+    pid: int
+    is_asgi: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a replica says whose constructor raised. `message`: the user's traceback."""
+
+    message: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,11 +39,12 @@ def shared_instance(ray_cluster: None) -> Iterator[Instance]:
 
 @pytest.fixture
 def instance(shared_instance: Instance) -> Iterator[Instance]:
-    """The module's instance, emptied after each test."""
+    """The module's instance, emptied after each test of all that was made in it."""
+    endpoints, backends = set(serve.list_endpoints()), set(serve.list_backends())
     yield shared_instance
-    for name in serve.list_endpoints():
+    for name in serve.list_endpoints().keys() - endpoints:
         serve.delete_endpoint(name)
-    for tag in serve.list_backends():
+    for tag in serve.list_backends().keys() - backends:
         serve.delete_backend(tag, force=True)
 
 
@@ -53,17 +55,31 @@ Deploy = Callable[..., str]
 def deploy(shared_instance: Instance) -> Iterator[Deploy]:
     """Makes a backend and an endpoint of one new name, which it returns; both go after the test.
 
-    Called as `deploy(target, *init_args, route=None, **config)`.
+    Called as `deploy(target, *init_args, route=None, **config)`; `{name}` in a route is the name.
     """
+    with _deployments() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def keep(shared_instance: Instance) -> Iterator[Deploy]:
+    """As `deploy`, for fixtures of a module: both stay until its last test is done."""
+    with _deployments() as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _deployments() -> Iterator[Deploy]:
     names: list[str] = []
 
     def make(target: Any, *init_args: Any, route: str | None = None, **config: Any) -> str:
-        name = f"{target.__name__.lower().strip('_')}_{next(_numbers)}"
+        word = getattr(target, "__name__", type(target).__name__).lower().strip("_<>")
+        name = f"{word}_{next(_numbers)}"
         names.append(name)
         serve.create_backend(
             name, target, *init_args, ray_actor_options={"num_cpus": 0}, config=config
         )
-        serve.create_endpoint(name, backend=name, route=route)
+        serve.create_endpoint(name, backend=name, route=route and route.replace("{name}", name))
         return name
 
     yield make

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from tests.integration.processes import wait_until
 
+PAUSE_S = 0.01
+"""Of each thread after a call: what is looked at is that calls go on, and not how many."""
+
 
 class Stream:
     """Calls in four threads while the `with` block runs; counts answers, keeps errors."""
@@ -30,6 +33,7 @@ class Stream:
                 self.count += 1
             except Exception as error:  # noqa: BLE001 - the test looks at it
                 self.errors.append(error)
+            self._is_over.wait(PAUSE_S)
 
     def __enter__(self) -> Stream:
         for thread in self._threads:

@@ -62,8 +62,21 @@ def make_fastapi() -> FastAPI:
     return app
 
 
-def test_a_bare_fastapi_application_is_a_backend(instance: Instance, bring_up: Deploy) -> None:
-    name, http = bring_up(make_fastapi()), instance.http
+@pytest.fixture(scope="module")
+def fast(keep: Deploy) -> str:
+    """A backend of the FastAPI application; its endpoint has no route."""
+    return keep(make_fastapi())
+
+
+@pytest.fixture
+def name(instance: Instance, fast: str) -> str:
+    """The endpoint at whose name the application is mounted."""
+    serve.create_endpoint("fast", backend=fast, route="/fast")
+    return "fast"
+
+
+def test_a_bare_fastapi_application_is_a_backend(instance: Instance, name: str, fast: str) -> None:
+    http = instance.http
     assert http.get(f"/{name}/").json() == "root"
     assert http.get(f"/{name}/items/5?q=x").json() == {"number": 5, "q": "x"}
     created = http.post(f"/{name}/items", json={"name": "a", "price": 1.5})
@@ -74,23 +87,22 @@ def test_a_bare_fastapi_application_is_a_backend(instance: Instance, bring_up: D
     assert http.delete(f"/{name}/items/5").headers["allow"] == "GET"
     failed = http.get(f"/{name}/fail")
     assert (failed.status_code, failed.text) == (500, "Internal Server Error")
-    assert failed.headers["x-serve-backend"] == name
+    assert failed.headers["x-serve-backend"] == fast
 
 
-def test_an_application_knows_where_it_is_mounted(instance: Instance, bring_up: Deploy) -> None:
-    name, http = bring_up(make_fastapi()), instance.http
+def test_an_application_knows_where_it_is_mounted(instance: Instance, name: str, fast: str) -> None:
+    http = instance.http
     told = http.get(f"/{name}/tag", headers={"x-request-id": "app-1"}).json()
-    assert told == {"backend": name, "id": "app-1", "url": instance.url(f"/{name}/items/1")}
+    assert told == {"backend": fast, "id": "app-1", "url": instance.url(f"/{name}/items/1")}
     assert f"/{name}" in str(http.get(f"/{name}/openapi.json").json()["servers"])
     assert f"/{name}/openapi.json" in http.get(f"/{name}/docs").text
 
 
 def test_an_application_may_be_mounted_at_the_root_beside_other_routes(
-    instance: Instance,
+    instance: Instance, fast: str
 ) -> None:
-    serve.create_backend("app", make_fastapi(), config=QUICK)
     serve.create_backend("f", lambda: "function", config=QUICK)
-    serve.create_endpoint("app", backend="app", route="/")
+    serve.create_endpoint("app", backend=fast, route="/")
     serve.create_endpoint("f", backend="f", route="/f")
     http = instance.http
     assert http.get("/").json() == "root"
@@ -122,44 +134,50 @@ def test_the_longest_mount_wins_and_a_mount_ends_at_a_slash(instance: Instance) 
     assert instance.http.get("/ab").status_code == 404
 
 
-def test_a_mount_may_have_parameters(instance: Instance) -> None:
-    def tell(request: Request) -> JSONResponse:
+def make_starlette() -> Starlette:
+    def tell_mount(request: Request) -> JSONResponse:
         return JSONResponse([request.scope["root_path"], request.path_params])
 
-    app = Starlette(routes=[Route("/hello/{who}", tell)])
-    serve.create_backend("app", app, config=QUICK)
-    serve.create_endpoint("app", backend="app", route="/tenants/{tenant:int}")
+    def tell_method(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.method)
+
+    return Starlette(
+        routes=[
+            Route("/", tell_method, methods=["GET", "PATCH", "DELETE"]),
+            Route("/hello/{who}", tell_mount),
+            Route("/old", lambda request: RedirectResponse(request.url_for("new"))),
+            Route("/new", lambda request: PlainTextResponse("new"), name="new"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def star(keep: Deploy) -> str:
+    """A backend of a Starlette application, at `/star`."""
+    return keep(make_starlette(), route="/star")
+
+
+def test_a_mount_may_have_parameters(instance: Instance, star: str) -> None:
+    serve.create_endpoint("app", backend=star, route="/tenants/{tenant:int}")
     answer = instance.http.get("/tenants/7/hello/joe")
     assert answer.json() == ["/tenants/7", {"tenant": 7, "who": "joe"}]
 
 
 def test_an_application_gets_every_method_unless_the_endpoint_says_less(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, star: str
 ) -> None:
-    def tell(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(request.method)
-
-    app = Starlette(routes=[Route("/", tell, methods=["GET", "PATCH", "DELETE"])])
-    name = bring_up(app)
-    serve.create_endpoint("less", backend=name, route="/less", methods=["PATCH"])
+    serve.create_endpoint("less", backend=star, route="/less", methods=["PATCH"])
     http = instance.http
-    assert [http.request(m, f"/{name}/").text for m in ("PATCH", "DELETE")] == ["PATCH", "DELETE"]
+    assert [http.request(m, "/star/").text for m in ("PATCH", "DELETE")] == ["PATCH", "DELETE"]
     assert http.patch("/less/").text == "PATCH"
     assert http.delete("/less/").headers["allow"] == "PATCH"
 
 
 def test_a_redirect_of_the_application_stays_within_its_mount(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, star: str
 ) -> None:
-    app = Starlette(
-        routes=[
-            Route("/old", lambda request: RedirectResponse(request.url_for("new"))),
-            Route("/new", lambda request: PlainTextResponse("new"), name="new"),
-        ]
-    )
-    name = bring_up(app)
-    assert instance.http.get(f"/{name}/old", follow_redirects=True).text == "new"
-    assert instance.http.get(f"/{name}/new/", follow_redirects=True).text == "new"
+    assert instance.http.get("/star/old", follow_redirects=True).text == "new"
+    assert instance.http.get("/star/new/", follow_redirects=True).text == "new"
 
 
 def test_a_class_answers_through_a_fastapi_application(
@@ -312,4 +330,4 @@ def test_a_start_up_that_fails_is_an_error_with_its_traceback(
 ) -> None:
     with pytest.raises(serve.BackendStartError, match="LookupError: no database"):
         serve.create_backend("b", make_living(str(tmp_path / "note"), fails=True))
-    assert serve.list_backends() == {}
+    assert "b" not in serve.list_backends()

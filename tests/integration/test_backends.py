@@ -28,6 +28,16 @@ def get_all(instance: Instance, path: str, count: int) -> list[str]:
         return [r.text for r in pool.map(instance.http.get, [path] * count)]
 
 
+def hello() -> str:
+    return "hello"
+
+
+@pytest.fixture(scope="module")
+def greeter(keep: Deploy) -> str:
+    """A backend and an endpoint at `/hello`."""
+    return keep(hello, route="/hello", **QUICK)
+
+
 # What a backend may be.
 
 
@@ -73,13 +83,17 @@ def test_an_async_backend_works_on_requests_at_once(instance: Instance, bring_up
 
 
 class Crowd:
-    """Tells how many requests were inside at once, at most."""
+    """Tells how many requests were inside at once, at most; `?meet` answers once three are."""
 
     def __init__(self) -> None:
         self.inside = self.most = 0
         self.lock = threading.Lock()
+        self.barrier = threading.Barrier(3)
 
-    def __call__(self, request: Any) -> int:
+    def __call__(self, request: Any) -> Any:
+        if "meet" in request.query_params:
+            self.barrier.wait(20)
+            return "met"
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -87,12 +101,6 @@ class Crowd:
         with self.lock:
             self.inside -= 1
         return self.most
-
-
-def test_a_blocking_backend_works_on_one_request_at_a_time(
-    instance: Instance, bring_up: Deploy
-) -> None:
-    assert get_all(instance, f"/{bring_up(Crowd)}", 5) == ["1"] * 5
 
 
 def test_a_busy_blocking_backend_does_not_block_its_replica(bring_up: Deploy) -> None:
@@ -112,29 +120,19 @@ def test_a_busy_blocking_backend_does_not_block_its_replica(bring_up: Deploy) ->
     assert waiting.result() == "freed"
 
 
-class Barrier:
-    """Answers once three requests are inside."""
-
-    def __init__(self) -> None:
-        self.barrier = threading.Barrier(3)
-
-    def __call__(self, request: Any) -> str:
-        self.barrier.wait(20)
-        return "met"
+def test_a_blocking_backend_works_on_one_request_at_a_time_until_it_gets_more_threads(
+    instance: Instance, bring_up: Deploy
+) -> None:
+    name = bring_up(Crowd)
+    assert get_all(instance, f"/{name}", 5) == ["1"] * 5
+    serve.update_backend_config(name, {"handler_threads": 3})  # while the replica runs
+    assert get_all(instance, f"/{name}?meet", 3) == ["met"] * 3
 
 
 def test_handler_threads_is_how_many_blocking_requests_run_at_once(
     instance: Instance, bring_up: Deploy
 ) -> None:
-    assert get_all(instance, f"/{bring_up(Barrier, handler_threads=3)}", 3) == ["met"] * 3
-
-
-def test_handler_threads_can_change_while_the_replica_runs(
-    instance: Instance, bring_up: Deploy
-) -> None:
-    name = bring_up(Barrier)
-    serve.update_backend_config(name, {"handler_threads": 3})
-    assert get_all(instance, f"/{name}", 3) == ["met"] * 3
+    assert get_all(instance, f"/{bring_up(Crowd, handler_threads=3)}?meet", 3) == ["met"] * 3
 
 
 def test_a_class_gets_its_arguments_and_keeps_its_state(
@@ -173,7 +171,7 @@ def test_an_import_path_may_name_an_asgi_application(instance: Instance, bring_u
 def test_an_import_path_that_leads_nowhere_is_an_error(instance: Instance) -> None:
     with pytest.raises(serve.BackendStartError, match="has no attribute 'nothing'"):
         serve.create_backend("b", "tests.integration.samples.nothing")
-    assert serve.list_backends() == {}
+    assert "b" not in serve.list_backends()
 
 
 def test_a_backend_gets_the_resources_it_asks_for(bring_up: Deploy) -> None:
@@ -187,21 +185,20 @@ def test_a_backend_gets_the_resources_it_asks_for(bring_up: Deploy) -> None:
 # Configuration.
 
 
-def test_backends_are_listed_with_their_configurations(instance: Instance) -> None:
+def test_backends_are_listed_and_an_update_changes_only_the_fields_it_sets(
+    instance: Instance,
+) -> None:
     async def f() -> None: ...
 
-    serve.create_backend("one", lambda: 1, config={"num_replicas": 2})
+    serve.create_backend("one", lambda: 1, config=QUICK | {"handler_threads": 2})
     serve.create_backend("two", f, config=serve.BackendConfig(user_config=None))
-    assert {tag: c.num_replicas for tag, c in serve.list_backends().items()} == {"one": 2, "two": 1}
+    threads = {tag: config.handler_threads for tag, config in serve.list_backends().items()}
+    assert threads.items() >= {"one": 2, "two": 1}.items()
     assert serve.get_backend_config("one").max_concurrent_queries == 8
     assert serve.get_backend_config("two").max_concurrent_queries == 100
-
-
-def test_an_update_changes_only_the_fields_it_sets(instance: Instance) -> None:
-    serve.create_backend("b", lambda: 1, config=QUICK | {"max_concurrent_queries": 3})
-    serve.update_backend_config("b", serve.BackendConfig(queue_timeout_s=7))
-    config = serve.get_backend_config("b")
-    assert (config.queue_timeout_s, config.max_concurrent_queries) == (7, 3)
+    serve.update_backend_config("one", serve.BackendConfig(queue_timeout_s=7))
+    config = serve.get_backend_config("one")
+    assert (config.queue_timeout_s, config.handler_threads) == (7, 2)
     assert config.experimental_graceful_shutdown_wait_loop_s == 0.05
 
 
@@ -220,42 +217,47 @@ class Tuned:
         return {"pid": os.getpid(), "seen": self.seen}
 
 
+@pytest.fixture(scope="module")
+def tuned(keep: Deploy) -> str:
+    """Two replicas of Tuned."""
+    return keep(Tuned, route="/tuned", user_config={"a": 1}, num_replicas=2, **QUICK)
+
+
 def test_user_config_comes_after_the_constructor_and_at_each_change_without_a_restart(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, tuned: str
 ) -> None:
-    name = bring_up(Tuned, user_config={"a": 1}, num_replicas=2)
-    before = {answer["pid"]: answer["seen"] for answer in ask_both(instance, name)}
-    serve.update_backend_config(name, {"user_config": {"a": 2}})
-    after = {answer["pid"]: answer["seen"] for answer in ask_both(instance, name)}
-    assert before == {pid: [{"a": 1}] for pid in before}
-    assert after == {pid: [{"a": 1}, {"a": 2}] for pid in before}
+    before = ask_both(instance)
+    serve.update_backend_config(tuned, {"user_config": {"a": 2}})
+    assert [seen[0] for seen in before.values()] == [{"a": 1}] * 2
+    assert ask_both(instance) == {pid: [*seen, {"a": 2}] for pid, seen in before.items()}
 
 
-def ask_both(instance: Instance, name: str) -> list[dict[str, Any]]:
-    """One answer of each of two replicas."""
-    answers: dict[int, dict[str, Any]] = {}
+def ask_both(instance: Instance) -> dict[int, list[Any]]:
+    """What each of the two replicas of `tuned` has seen, by process."""
+    seen: dict[int, list[Any]] = {}
     for _ in range(50):
-        answer = instance.http.get(f"/{name}").json()
-        answers[answer["pid"]] = answer
-        if len(answers) == 2:
+        answer = instance.http.get("/tuned").json()
+        seen[answer["pid"]] = answer["seen"]
+        if len(seen) == 2:
             break
-    return list(answers.values())
+    return seen
 
 
 def test_a_reconfigure_that_raises_is_an_error_and_the_old_configuration_stays(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, tuned: str
 ) -> None:
-    name = bring_up(Tuned, user_config="good")
-    before = instance.http.get(f"/{name}").json()
+    serve.update_backend_config(tuned, {"user_config": "good"})
+    before = ask_both(instance)
     with pytest.raises(serve.BackendStartError, match="this configuration is bad") as caught:
-        serve.update_backend_config(name, {"user_config": "bad", "max_concurrent_queries": 2})
+        serve.update_backend_config(tuned, {"user_config": "bad", "max_concurrent_queries": 2})
     assert "in reconfigure" in str(caught.value)
-    config = serve.get_backend_config(name)
+    config = serve.get_backend_config(tuned)
     assert (config.user_config, config.max_concurrent_queries) == ("good", 8)
-    after = instance.http.get(f"/{name}").json()
-    assert (after["pid"], after["seen"][-1]) == (before["pid"], "good")
-    serve.update_backend_config(name, {"user_config": "better"})
-    assert instance.http.get(f"/{name}").json()["seen"][-1] == "better"
+    after = ask_both(instance)
+    assert after.keys() == before.keys()
+    assert [seen[-1] for seen in after.values()] == ["good"] * 2
+    serve.update_backend_config(tuned, {"user_config": "better"})
+    assert [seen[-1] for seen in ask_both(instance).values()] == ["better"] * 2
 
 
 def test_a_user_config_without_reconfigure_is_an_error(instance: Instance) -> None:
@@ -263,7 +265,7 @@ def test_a_user_config_without_reconfigure_is_an_error(instance: Instance) -> No
         serve.BackendStartError, match="user_config specified but backend b missing reconfigure"
     ):
         serve.create_backend("b", Crowd, config={"user_config": 1})
-    assert serve.list_backends() == {}
+    assert "b" not in serve.list_backends()
 
 
 def test_an_async_reconfigure_is_awaited(instance: Instance, bring_up: Deploy) -> None:
@@ -294,27 +296,20 @@ class Broken:
     def __call__(self, request: Any) -> None: ...
 
 
-def test_a_constructor_that_raises_is_an_error_with_the_users_traceback(
-    instance: Instance,
+def test_a_constructor_that_raises_is_an_error_with_the_users_traceback_and_leaves_nothing(
+    instance: Instance, greeter: str
 ) -> None:
+    before = serve.list_backends()
     with pytest.raises(serve.BackendStartError) as caught:
         serve.create_backend("b", Broken, "resnet")
     text = str(caught.value)
     assert "LookupError: no model called resnet" in text
     assert "self.load(what)" in text and "test_backends.py" in text
     assert "serve/replica" not in text
-
-
-def test_after_a_failed_start_the_tag_is_free_and_others_run(
-    instance: Instance, bring_up: Deploy
-) -> None:
-    name = bring_up(lambda: "fine")
-    with pytest.raises(serve.BackendStartError):
-        serve.create_backend("b", Broken, "resnet")
-    assert list(serve.list_backends()) == [name]
-    serve.create_backend("b", lambda: "second try")
-    assert sorted(serve.list_backends()) == ["b", name]
-    assert instance.http.get(f"/{name}").text == "fine"
+    assert serve.list_backends() == before
+    serve.create_backend("b", lambda: "second try", config=QUICK)  # the tag is free
+    assert serve.list_backends().keys() == before.keys() | {"b"}
+    assert instance.http.get("/hello").text == "hello"  # and others run
 
 
 def test_a_constructor_that_takes_too_long_is_an_error(instance: Instance) -> None:
@@ -324,7 +319,7 @@ def test_a_constructor_that_takes_too_long_is_an_error(instance: Instance) -> No
 
     with pytest.raises(serve.BackendStartError, match="still in its constructor after 1 s"):
         serve.create_backend("b", Sleepy, config={"startup_timeout_s": 1})
-    assert serve.list_backends() == {}
+    assert "b" not in serve.list_backends()
 
 
 def test_resources_that_are_not_there_are_an_error_in_time(instance: Instance) -> None:
@@ -335,7 +330,7 @@ def test_resources_that_are_not_there_are_an_error_in_time(instance: Instance) -
             ray_actor_options={"resources": {"Magic": 1}},
             config={"placement_timeout_s": 1},
         )
-    assert serve.list_backends() == {}
+    assert "b" not in serve.list_backends()
 
 
 def test_an_update_that_resources_cannot_meet_is_taken_back(
@@ -433,7 +428,7 @@ def test_deleting_a_backend_lets_its_requests_finish(instance: Instance) -> None
         serve.delete_endpoint("slow")
         serve.delete_backend("slow")
         assert request.result().text == "finished"
-    assert serve.list_backends() == {}
+    assert "slow" not in serve.list_backends()
 
 
 def test_deleting_a_backend_by_force_does_not_wait(instance: Instance) -> None:
@@ -443,7 +438,7 @@ def test_deleting_a_backend_by_force_does_not_wait(instance: Instance) -> None:
         serve.delete_endpoint("slow")
         serve.delete_backend("slow", force=True)
         assert request.result().status_code != 200
-    assert serve.list_backends() == {}
+    assert "slow" not in serve.list_backends()
 
 
 def test_deleting_an_unknown_backend_is_no_error(instance: Instance) -> None:
@@ -451,34 +446,32 @@ def test_deleting_an_unknown_backend_is_no_error(instance: Instance) -> None:
 
 
 def test_a_backend_in_traffic_or_shadows_cannot_be_deleted(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, tuned: str, greeter: str
 ) -> None:
-    name = bring_up(lambda: 1)
-    serve.create_backend("copy", lambda: 2, config=QUICK)
-    serve.shadow_traffic(name, "copy", 1)
-    for tag in (name, "copy"):
-        with pytest.raises(ValueError, match=f"'{tag}' is used by endpoint '{name}' and cannot"):
+    serve.shadow_traffic(tuned, greeter, 1)
+    serve.delete_endpoint(greeter)  # the shadow alone keeps its backend
+    before = serve.list_backends()
+    for tag in (tuned, greeter):
+        with pytest.raises(ValueError, match=f"'{tag}' is used by endpoint '{tuned}' and cannot"):
             serve.delete_backend(tag)
-    assert sorted(serve.list_backends()) == sorted([name, "copy"])
-    serve.shadow_traffic(name, "copy", 0)
-    serve.delete_backend("copy")
+    assert serve.list_backends() == before
+    serve.shadow_traffic(tuned, greeter, 0)
+    serve.create_endpoint(greeter, backend=greeter, route="/hello")
 
 
 # Wrong calls.
+
+TAKEN = "the tag of a backend that runs"
 
 
 class Callable_:
     def __call__(self, request: Any) -> None: ...
 
 
-def hello() -> str:
-    return "hello"
-
-
 @pytest.mark.parametrize(
     ("kind", "words", "arguments", "options"),
     [
-        (ValueError, "'taken' is already registered", ("taken", hello), {}),
+        (ValueError, "'{}' is already registered", (TAKEN, hello), {}),
         (TypeError, "must be a function, a class", ("b", 5), {}),
         (TypeError, "must be a function, a class", ("b", Callable_()), {}),
         (TypeError, "backend_tag must be a str", (5, hello), {}),
@@ -510,18 +503,18 @@ def hello() -> str:
     ],
 )
 def test_a_wrong_create_backend_raises_and_changes_nothing(
-    shared_instance: Instance,
+    greeter: str,
     kind: type[Exception],
     words: str,
     arguments: tuple[Any, ...],
     options: dict[str, Any],
 ) -> None:
-    if "taken" not in serve.list_backends():
-        serve.create_backend("taken", hello, config=QUICK)
-    with pytest.raises(kind, match=words) as caught:
-        serve.create_backend(*arguments, **options)
+    tag, *rest = arguments
+    before = serve.list_backends()
+    with pytest.raises(kind, match=words.format(greeter)) as caught:
+        serve.create_backend(greeter if tag is TAKEN else tag, *rest, **options)
     assert type(caught.value) is kind
-    assert list(serve.list_backends()) == ["taken"]
+    assert serve.list_backends() == before
 
 
 @pytest.mark.parametrize(
@@ -538,13 +531,18 @@ def test_a_wrong_create_backend_raises_and_changes_nothing(
         (ValueError, "nowhere.txt is not a valid file", {"runtime_env": {"pip": "nowhere.txt"}}),
     ],
 )
-def test_options_that_ray_refuses_are_refused_at_once_and_good_ones_work_then(
+def test_options_that_ray_refuses_are_refused_at_once(
     instance: Instance, kind: type[Exception], words: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(kind, match=f"^Backend 'picky': .*{words}") as caught:
         serve.create_backend("picky", hello, ray_actor_options=options)
     assert type(caught.value) is kind
     assert "picky" not in serve.list_backends()
+
+
+def test_after_options_that_ray_refuses_good_ones_work(instance: Instance) -> None:
+    with pytest.raises(ValueError, match="Backend 'picky': num_cpus"):
+        serve.create_backend("picky", hello, ray_actor_options={"num_cpus": -1})
     serve.create_backend("picky", hello, ray_actor_options={"num_cpus": 0}, config=QUICK)
     assert "picky" in serve.list_backends()
 
@@ -561,25 +559,23 @@ def test_options_that_ray_refuses_only_when_it_starts_an_actor_are_told_in_its_w
 @pytest.mark.parametrize(
     ("kind", "words", "tag", "change"),
     [
-        (TypeError, "config_options must be a BackendConfig or dict", "taken", 5),
-        (TypeError, "config_options must be a BackendConfig or dict", "taken", None),
+        (TypeError, "config_options must be a BackendConfig or dict", TAKEN, 5),
+        (TypeError, "config_options must be a BackendConfig or dict", TAKEN, None),
         (ValueError, "Backend nobody is not registered", "nobody", {"num_replicas": 2}),
-        (ValidationError, "num_replica\n", "taken", {"num_replica": 2}),
-        (ValidationError, "num_replicas\n", "taken", {"num_replicas": -1}),
-        (ValueError, "does not accept batches", "taken", {"max_batch_size": 2}),
-        (ValueError, "is a function and has no", "taken", {"user_config": 1}),
+        (ValidationError, "num_replica\n", TAKEN, {"num_replica": 2}),
+        (ValidationError, "num_replicas\n", TAKEN, {"num_replicas": -1}),
+        (ValueError, "does not accept batches", TAKEN, {"max_batch_size": 2}),
+        (ValueError, "is a function and has no", TAKEN, {"user_config": 1}),
     ],
 )
 def test_a_wrong_update_raises_and_changes_nothing(
-    shared_instance: Instance, kind: type[Exception], words: str, tag: str, change: Any
+    greeter: str, kind: type[Exception], words: str, tag: str, change: Any
 ) -> None:
-    if "taken" not in serve.list_backends():
-        serve.create_backend("taken", hello, config=QUICK)
-    before = serve.get_backend_config("taken")
+    before = serve.get_backend_config(greeter)
     with pytest.raises(kind, match=words) as caught:
-        serve.update_backend_config(tag, change)
+        serve.update_backend_config(greeter if tag is TAKEN else tag, change)
     assert type(caught.value) is kind
-    assert serve.get_backend_config("taken") == before
+    assert serve.get_backend_config(greeter) == before
 
 
 def test_the_configuration_of_an_unknown_backend_is_a_value_error(

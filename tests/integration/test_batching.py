@@ -31,29 +31,36 @@ def get_numbered(instance: Instance, name: str, count: int, begin: int = 0) -> l
         return [answer.text for answer in pool.map(instance.http.get, paths)]
 
 
+@pytest.fixture(scope="module")
+def counting(keep: Deploy) -> str:
+    """A backend that takes four requests at a time, at `/counting`."""
+    return keep(count_requests, route="/counting", **WAIT)
+
+
 def test_requests_over_http_that_come_together_are_a_batch_answered_in_order(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, counting: str
 ) -> None:
-    name = bring_up(count_requests, **WAIT)
-    assert get_numbered(instance, name, 4) == ["4 0", "4 1", "4 2", "4 3"]
+    assert get_numbered(instance, "counting", 4) == ["4 0", "4 1", "4 2", "4 3"]
 
 
-def test_calls_of_both_kinds_of_handle_are_batched_alike(bring_up: Deploy) -> None:
-    handle = serve.get_handle(bring_up(count_requests, **WAIT))
+def test_calls_of_both_kinds_of_handle_are_batched_alike(counting: str) -> None:
+    handle = serve.get_handle(counting)
     assert ray.get([handle.remote(n=n) for n in range(4)]) == ["4 0", "4 1", "4 2", "4 3"]
     calls = [handle.call(n=n) for n in range(4)]
     assert [call.result() for call in calls] == ["4 0", "4 1", "4 2", "4 3"]
 
 
-def test_without_a_wait_one_request_is_a_batch_of_one(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(count_requests, max_batch_size=4)
-    assert get_numbered(instance, name, 1) == ["1 0"]
-
-
-def test_without_a_size_a_marked_backend_gets_lists_of_one(
+def test_size_and_wait_of_batches_can_change_while_the_replica_runs(
     instance: Instance, bring_up: Deploy
 ) -> None:
-    assert set(get_numbered(instance, bring_up(count_requests), 3)) == {"1 0", "1 1", "1 2"}
+    name = bring_up(count_requests)  # without a size a marked backend gets lists of one
+    assert set(get_numbered(instance, name, 3)) == {"1 0", "1 1", "1 2"}
+    serve.update_backend_config(name, {"max_batch_size": 4})  # no wait: what is there is a batch
+    assert get_numbered(instance, name, 1) == ["1 0"]
+    serve.update_backend_config(name, {"batch_wait_timeout": 0.5})  # less than full goes after it
+    wait_until(lambda: get_numbered(instance, name, 2) == ["2 0", "2 1"])  # within the wait
+    serve.update_backend_config(name, {"max_batch_size": 3, "batch_wait_timeout": 600.0})
+    assert get_numbered(instance, name, 3) == ["3 0", "3 1", "3 2"]
 
 
 def test_what_waited_while_a_batch_ran_is_the_next_batch_up_to_its_size(
@@ -85,11 +92,6 @@ def test_what_waited_while_a_batch_ran_is_the_next_batch_up_to_its_size(
     assert [call.result() for call in calls] == [1, *[5] * 10, 1]
 
 
-def test_a_batch_that_is_not_full_goes_after_its_wait(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(count_requests, max_batch_size=4, batch_wait_timeout=0.5)
-    wait_until(lambda: get_numbered(instance, name, 2) == ["2 0", "2 1"])  # within the wait
-
-
 def test_an_async_backend_may_accept_batches(instance: Instance, bring_up: Deploy) -> None:
     class Async:
         @serve.accept_batch
@@ -104,30 +106,50 @@ def test_an_async_backend_may_accept_batches(instance: Instance, bring_up: Deplo
         assert [answer.text for answer in answers] == ["0", "4", "8", "12"]
 
 
-def test_the_size_of_batches_can_change_while_the_replica_runs(
-    instance: Instance, bring_up: Deploy
-) -> None:
-    name = bring_up(count_requests, max_batch_size=1, batch_wait_timeout=600.0)
-    assert get_numbered(instance, name, 1) == ["1 0"]
-    serve.update_backend_config(name, {"max_batch_size": 3})
-    assert get_numbered(instance, name, 3) == ["3 0", "3 1", "3 2"]
+WRONG: dict[str, Any] = {
+    "short": [1],
+    "dictionary": {1: 1, 2: 2},
+    "set": {1, 2},
+    "string": "ab",
+    "nothing": None,
+}
 
 
-def test_requests_for_different_methods_are_different_batches(bring_up: Deploy) -> None:
-    class Two:
-        @serve.accept_batch
-        def double(self, requests: list[Any]) -> list[Any]:
-            return [(len(requests), 2 * request.data) for request in requests]
+class Several:
+    """Methods that take two requests at a time; the requests of one batch ask for the same."""
 
-        @serve.accept_batch
-        def triple(self, requests: list[Any]) -> list[Any]:
-            return [(len(requests), 3 * request.data) for request in requests]
+    @serve.accept_batch
+    def double(self, requests: list[Any]) -> list[Any]:
+        return [(len(requests), 2 * request.data) for request in requests]
 
-        @serve.accept_batch
-        def __call__(self, requests: list[Any]) -> list[Any]:
-            return [None] * len(requests)
+    @serve.accept_batch
+    def triple(self, requests: list[Any]) -> list[Any]:
+        return [(len(requests), 3 * request.data) for request in requests]
 
-    handle = serve.get_handle(bring_up(Two, max_batch_size=2, batch_wait_timeout=600.0))
+    @serve.accept_batch
+    def square(self, requests: list[Any]) -> Any:
+        import numpy as np
+
+        return np.array([request.data for request in requests]) ** 2
+
+    @serve.accept_batch
+    def answer_wrongly(self, requests: list[Any]) -> Any:
+        return WRONG[requests[0].data]
+
+    @serve.accept_batch
+    def __call__(self, requests: list[Any]) -> list[str]:
+        if any(request.query_params["n"] == "1" for request in requests):
+            raise ArithmeticError("bad mood")
+        return ["good"] * len(requests)
+
+
+@pytest.fixture(scope="module")
+def several(keep: Deploy) -> str:
+    return keep(Several, route="/several", max_batch_size=2, batch_wait_timeout=600.0)
+
+
+def test_requests_for_different_methods_are_different_batches(several: str) -> None:
+    handle = serve.get_handle(several)
     calls = [
         handle.options(method_name=name).call(n) for n in (1, 2) for name in ("double", "triple")
     ]
@@ -137,50 +159,33 @@ def test_requests_for_different_methods_are_different_batches(bring_up: Deploy) 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ([1], "doesn't preserve batch size. The input has length 2 but .* length 1"),
-        ({1: 1, 2: 2}, "expects an ordered iterable object but the replica returned a .*dict"),
-        ({1, 2}, "expects an ordered iterable object"),
-        ("ab", "expects an ordered iterable object"),
-        (None, "expects an ordered iterable object"),
+        ("short", "doesn't preserve batch size. The input has length 2 but .* length 1"),
+        ("dictionary", "expects an ordered iterable object but the replica returned a .*dict"),
+        ("set", "expects an ordered iterable object"),
+        ("string", "expects an ordered iterable object"),
+        ("nothing", "expects an ordered iterable object"),
     ],
 )
 def test_a_batch_answered_wrongly_is_an_error_for_each_of_its_requests(
-    bring_up: Deploy, answer: Any, words: str
+    several: str, answer: str, words: str
 ) -> None:
-    @serve.accept_batch
-    def wrong(requests: list[Any]) -> Any:
-        return answer
-
-    handle = serve.get_handle(bring_up(wrong, max_batch_size=2, batch_wait_timeout=600.0))
-    for call in [handle.call(), handle.call()]:
+    handle = serve.get_handle(several).options(method_name="answer_wrongly")
+    for call in [handle.call(answer), handle.call(answer)]:
         with pytest.raises(serve.RayServeException, match=words):
             call.result()
 
 
 def test_an_exception_goes_to_every_request_of_its_batch_and_the_next_one_runs(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, several: str
 ) -> None:
-    @serve.accept_batch
-    def moody(requests: list[Any]) -> list[str]:
-        if any(request.query_params["n"] == "1" for request in requests):
-            raise ArithmeticError("bad mood")
-        return ["good"] * len(requests)
-
-    name = bring_up(moody, max_batch_size=2, batch_wait_timeout=60)
-    assert get_numbered(instance, name, 2) == ["Internal Server Error"] * 2
-    assert get_numbered(instance, name, 2, begin=2) == ["good"] * 2
+    assert get_numbered(instance, "several", 2) == ["Internal Server Error"] * 2
+    assert get_numbered(instance, "several", 2, begin=2) == ["good"] * 2
 
 
-def test_arrays_may_be_a_batchs_answer(bring_up: Deploy) -> None:
-    import numpy as np
-
-    @serve.accept_batch
-    def square(requests: list[Any]) -> Any:
-        return np.array([request.data for request in requests]) ** 2
-
-    handle = serve.get_handle(bring_up(square, max_batch_size=3, batch_wait_timeout=600.0))
-    calls = [handle.call(n) for n in (2, 3, 4)]
-    assert [call.result() for call in calls] == [4, 9, 16]
+def test_arrays_may_be_a_batchs_answer(several: str) -> None:
+    handle = serve.get_handle(several).options(method_name="square")
+    calls = [handle.call(n) for n in (2, 3)]
+    assert [call.result() for call in calls] == [4, 9]
 
 
 def test_serve_batch_collects_the_calls_of_one_replica(

@@ -56,7 +56,9 @@ def create(tag: str, weights: bytes, **config: Any) -> None:
     )
 
 
-def test_a_change_of_traffic_writes_no_definition_again(instance: Instance) -> None:
+def test_a_change_of_traffic_writes_no_definition_and_a_status_holds_none(
+    instance: Instance,
+) -> None:
     create("big", os.urandom(MODEL_BYTES))
     serve.create_endpoint("big", backend="big")
     ((key, definition),) = stored().items()
@@ -72,12 +74,9 @@ def test_a_change_of_traffic_writes_no_definition_again(instance: Instance) -> N
     finally:
         _internal_kv_put(key, definition, namespace=NAMESPACE)
 
-
-def test_a_status_holds_neither_the_definitions_nor_the_secret(instance: Instance) -> None:
-    create("big", os.urandom(MODEL_BYTES))
     status = client().status()
     assert len(cloudpickle.dumps(status)) < SLIM_BYTES
-    assert status.goal.secret == b""
+    assert status.goal.secret == b""  # nor the secret
     assert status.goal.tracing == {}
     stored_goal = cloudpickle.loads(goal_bytes().partition(b"\n")[2])
     assert len(stored_goal.secret) == 32
@@ -126,6 +125,6 @@ def test_replicas_that_come_and_go_leave_no_class_of_their_own_in_ray(instance: 
     before = exported()
     assert before > 0
     for tag in ("second", "third"):
-        create(tag, b"2", num_replicas=2)
+        create(tag, b"2")
         serve.delete_backend(tag, force=True)
     assert exported() == before

@@ -16,7 +16,7 @@ from tests.integration.conftest import Deploy, Instance
 
 pytestmark = pytest.mark.slow
 
-TAG = re.compile(r"b[0-9]+#[a-zA-Z]{6}")
+TAG = re.compile(r"[a-z0-9_]+#[a-zA-Z]{6}")
 
 
 class Curious:
@@ -24,8 +24,23 @@ class Curious:
         self.built_in = serve.get_replica_context()
         self.tags = serve.get_current_backend_tag(), serve.get_current_replica_tag()
 
-    def __call__(self, request: Any) -> list[Any]:
+    def __call__(self, request: Any) -> Any:
+        ask = request.query_params.get("ask", "tags")
+        if ask == "backends":
+            return list(serve.list_backends())
+        if ask == "id":
+            return request.headers["x-request-id"]
+        if ask == "failure":
+            raise ArithmeticError
         return [*self.tags, self.built_in == serve.get_replica_context()]
+
+    def tell_id(self) -> str:
+        from observability.instrument.context import (
+            request_context,  # its variable can't be pickled
+        )
+
+        context = request_context.get()
+        return "none" if context is None else context.request_id
 
     async def on_the_loop(self) -> str:
         return serve.get_current_replica_tag()
@@ -38,16 +53,21 @@ class Curious:
         return found[0]
 
 
+@pytest.fixture(scope="module")
+def curious(keep: Deploy) -> str:
+    """A backend of one replica, at `/curious`."""
+    return keep(Curious, route="/curious")
+
+
 def test_a_backend_knows_its_tags_in_the_constructor_the_handler_and_its_threads(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, curious: str
 ) -> None:
-    name = bring_up(Curious)
-    backend, replica, is_same = instance.http.get(f"/{name}").json()
-    assert backend == name
+    backend, replica, is_same = instance.http.get("/curious").json()
+    assert backend == curious
     assert TAG.fullmatch(replica)
     assert is_same
     for method in ("on_the_loop", "in_a_thread"):
-        assert serve.get_handle(name).options(method_name=method).call().result() == replica
+        assert serve.get_handle(curious).options(method_name=method).call().result() == replica
 
 
 def test_all_that_serve_offers_is_loaded_before_the_first_request(
@@ -83,17 +103,15 @@ def test_outside_a_backend_there_is_no_context(ask: Any) -> None:
         ask()
 
 
-def test_a_backend_may_use_the_instance_that_owns_it(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(lambda: list(serve.list_backends()))
-    assert instance.http.get(f"/{name}").json() == [name]
+def test_a_backend_may_use_the_instance_that_owns_it(instance: Instance, curious: str) -> None:
+    assert instance.http.get("/curious?ask=backends").json() == [curious]
 
 
 def test_a_request_id_is_taken_over_when_it_is_well_formed(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, curious: str
 ) -> None:
-    name = bring_up(lambda request: request.headers["x-request-id"])
     for wanted in ("my-id_1.2:3", "a" * 128):
-        answer = instance.http.get(f"/{name}", headers={"x-request-id": wanted})
+        answer = instance.http.get("/curious?ask=id", headers={"x-request-id": wanted})
         assert (answer.text, answer.headers["x-request-id"]) == (wanted, wanted)
 
 
@@ -108,44 +126,37 @@ def test_a_malformed_or_missing_request_id_is_replaced(shared_instance: Instance
     assert made[0] != made[1]
 
 
-def test_the_ingress_own_answers_carry_the_request_id(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(lambda: None)
+def test_the_ingress_own_answers_carry_the_request_id(instance: Instance, curious: str) -> None:
     http = instance.http
     asked = {"x-request-id": "trail-1"}
     answers: dict[int, httpx.Response] = {
         404: http.get("/nowhere", headers=asked),
-        405: http.post(f"/{name}", headers=asked),
-        307: http.get(f"/{name}/", headers=asked),
+        405: http.post("/curious", headers=asked),
+        307: http.get("/curious/", headers=asked),
     }
     for status, answer in answers.items():
         assert (answer.status_code, answer.headers["x-request-id"]) == (status, "trail-1")
 
 
-def test_a_failed_request_carries_its_names_too(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(lambda: 1 / 0)
-    answer = instance.http.get(f"/{name}", headers={"x-request-id": "trail-2"})
+def test_a_failed_request_carries_its_names_too(instance: Instance, curious: str) -> None:
+    answer = instance.http.get("/curious?ask=failure", headers={"x-request-id": "trail-2"})
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] == "trail-2"
-    assert answer.headers["x-serve-backend"] == name
+    assert answer.headers["x-serve-backend"] == curious
     assert TAG.fullmatch(answer.headers["x-serve-replica"])
 
 
-def test_a_request_id_crosses_a_handle_call(instance: Instance, bring_up: Deploy) -> None:
-    def tell_id() -> str:
-        from observability.instrument.context import (
-            request_context,  # its variable can't be pickled
-        )
-
-        context = request_context.get()
-        return "none" if context is None else context.request_id
-
+def test_a_request_id_crosses_a_handle_call(
+    instance: Instance, bring_up: Deploy, curious: str
+) -> None:
     class Caller:
         def __init__(self, endpoint: str) -> None:
-            self.handle = serve.get_handle(endpoint, sync=False)
+            handle = serve.get_handle(endpoint, sync=False)
+            self.handle = handle.options(method_name="tell_id")
 
         async def __call__(self, request: Any) -> list[str]:
             return [await self.handle.call(), await (await self.handle.remote())]
 
-    caller = bring_up(Caller, bring_up(tell_id))
+    caller = bring_up(Caller, curious)
     answer = instance.http.get(f"/{caller}", headers={"x-request-id": "trail-3"})
     assert answer.json() == ["trail-3", "trail-3"]

@@ -149,6 +149,18 @@ class Busy:
 
 
 @pytest.fixture(scope="module")
+def single(keep: Deploy) -> str:
+    """One replica of `hold_until`, one call at a time."""
+    return keep(hold_until, max_concurrent_queries=1)
+
+
+@pytest.fixture(scope="module")
+def pair(keep: Deploy) -> str:
+    """Two replicas of `hold_until`, one call at a time each."""
+    return keep(hold_until, num_replicas=2, max_concurrent_queries=1)
+
+
+@pytest.fixture(scope="module")
 def toolbox(shared_instance: Instance) -> Iterator[RayServeSyncHandle]:
     """A handle to a backend that has a method for each question."""
     serve.create_backend(
@@ -402,10 +414,11 @@ def test_cancelling_what_is_answered_does_nothing(toolbox: RayServeSyncHandle) -
     assert response.result(60) == "answered"
 
 
-def test_a_cancelled_call_gives_its_place_to_the_next(deploy: Deploy) -> None:
-    handle = serve.get_handle(deploy(hold, max_concurrent_queries=1))
-    handle.call(0).result(60)
-    first, second = handle.call(60), handle.call(0)
+def test_a_cancelled_call_gives_its_place_to_the_next(single: str, tmp_path: Path) -> None:
+    change_queue(single)
+    handle = serve.get_handle(single)
+    handle.call().result(60)
+    first, second = handle.call(str(tmp_path / "never")), handle.call()
     time.sleep(0.1)
     assert not second.done()
     first.cancel()
@@ -573,8 +586,8 @@ def test_max_concurrent_queries_holds_over_call_and_remote_together(deploy: Depl
     assert handle.options(method_name="most").call().result(60) == 2
 
 
-def test_a_full_replica_is_skipped(deploy: Deploy, tmp_path: Path) -> None:
-    handle = serve.get_handle(deploy(hold_until, num_replicas=2, max_concurrent_queries=1))
+def test_a_full_replica_is_skipped(pair: str, tmp_path: Path) -> None:
+    handle = serve.get_handle(pair)
     slow_pid = handle.call(str(tmp_path / "go"))
     quick_pids = {handle.call().result(60) for _ in range(5)}
     assert not slow_pid.done()
@@ -583,36 +596,43 @@ def test_a_full_replica_is_skipped(deploy: Deploy, tmp_path: Path) -> None:
     assert slow_pid.result(60) not in quick_pids
 
 
-async def test_calls_go_round_the_replicas(deploy: Deploy) -> None:
-    handle = serve.get_handle(deploy(hold, num_replicas=2))
+async def test_calls_go_round_the_replicas(pair: str) -> None:
+    handle = serve.get_handle(pair)
     both: set[int] = set()
     while len(both) < 2:  # both are connected to
-        both |= set(await asyncio.gather(*(handle.call(0.01) for _ in range(4))))
-    pids = [await handle.call(0) for _ in range(6)]
+        both |= set(await asyncio.gather(*(handle.call() for _ in range(4))))
+    pids = [await handle.call() for _ in range(6)]
     assert pids[0::2] == [pids[0]] * 3
     assert pids[1::2] == [pids[1]] * 3
     assert pids[0] != pids[1]
 
 
-def test_a_full_queue_refuses_the_next_call(deploy: Deploy, tmp_path: Path) -> None:
-    name = deploy(hold_until, max_concurrent_queries=1, max_queued_queries=2)
-    handle = serve.get_handle(name)
+def test_a_full_queue_refuses_the_next_call(single: str, tmp_path: Path) -> None:
+    change_queue(single, max_queued_queries=2)
+    handle = serve.get_handle(single)
     handle.call().result(60)
     taken = [handle.call(str(tmp_path / "go")) for _ in range(3)]
     with pytest.raises(
-        serve.QueueFullError, match=rf"'{name}' is full: 2 calls wait .*\(max_queued_queries\)"
+        serve.QueueFullError, match=rf"'{single}' is full: 2 calls wait .*\(max_queued_queries\)"
     ):
         handle.call().result(60)
     (tmp_path / "go").touch()
     assert all(response.result(60) for response in taken)
 
 
-def test_a_call_waits_no_longer_than_the_queue_timeout(deploy: Deploy, tmp_path: Path) -> None:
-    name = deploy(hold_until, max_concurrent_queries=1, queue_timeout_s=0.3)
-    handle = serve.get_handle(name)
+def change_queue(backend: str, **config: float) -> None:
+    """Give its queue these limits, and the defaults for the others."""
+    defaults = serve.BackendConfig()
+    limits = {name: getattr(defaults, name) for name in ("max_queued_queries", "queue_timeout_s")}
+    serve.update_backend_config(backend, {**limits, **config})
+
+
+def test_a_call_waits_no_longer_than_the_queue_timeout(single: str, tmp_path: Path) -> None:
+    change_queue(single, queue_timeout_s=0.3)
+    handle = serve.get_handle(single)
     wait_until(lambda: is_answered(handle))  # connecting takes of the wait, too
     first = handle.call(str(tmp_path / "go"))
-    with pytest.raises(serve.QueueTimeoutError, match=rf"'{name}'.*0\.3 s \(queue_timeout_s\)"):
+    with pytest.raises(serve.QueueTimeoutError, match=rf"'{single}'.*0\.3 s \(queue_timeout_s\)"):
         handle.call().result(60)
     (tmp_path / "go").touch()
     assert first.result(60)
@@ -625,9 +645,10 @@ def is_answered(handle: RayServeSyncHandle) -> bool:
 
 
 def test_a_call_that_waits_moves_on_when_its_backend_leaves_the_traffic(
-    deploy: Deploy, tmp_path: Path
+    deploy: Deploy, single: str, tmp_path: Path
 ) -> None:
-    full, free = deploy(hold_until, max_concurrent_queries=1), deploy(free_answer)
+    change_queue(single)
+    full, free = single, deploy(free_answer)
     handle = serve.get_handle(full)
     handle.call().result(60)  # it is connected
     first, second = handle.call(str(tmp_path / "go")), handle.call()

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ class Configured:
         self._config = config
 
     async def __call__(self, request: Any) -> dict[str, Any]:
-        return {"pid": os.getpid(), "config": self._config}
+        return {
+            "pid": os.getpid(),
+            "tag": serve.get_current_replica_tag(),
+            "config": self._config,
+        }
 
 
 class SlowToStart:
@@ -108,70 +113,105 @@ def stream_of_http(instance: Instance, path: str) -> Iterator[Stream]:
             yield stream
 
 
+@pytest.fixture(scope="module")
+def pair(keep: Deploy) -> str:
+    """Two replicas of `who`, at `/pair`."""
+    return keep(who, num_replicas=2, route="/pair")
+
+
+@pytest.fixture(scope="module")
+def single(keep: Deploy) -> str:
+    """The only replica of `who`, at `/single`."""
+    return keep(who, route="/single")
+
+
+@pytest.fixture(scope="module")
+def configured(keep: Deploy) -> str:
+    return keep(Configured, user_config="first", route="/configured")
+
+
+@contextlib.contextmanager
+def killed_replica(backend: str) -> Iterator[dict[str, Any]]:
+    """What a replica said before it was killed; at the end all see that it is back."""
+    before = {view.tag: view.restarts for view in _running(backend)}
+    victim = ask(backend)
+    os.kill(victim["pid"], signal.SIGKILL)
+    yield victim
+    after = before | {victim["tag"]: before[victim["tag"]] + 1}
+    wait_until(lambda: {view.tag: view.restarts for view in _running(backend)} == after)
+    wait_until(lambda: _answering(lambda: ask(backend)) == after.keys())
+
+
 # The controller.
 
 
-def test_requests_go_on_while_the_controller_is_away(
-    deploy: Deploy, shared_instance: Instance
-) -> None:
-    name = deploy(who, num_replicas=2, route="/controller")
-    handle = serve.get_handle(name)
+@dataclass
+class Kill:
+    """A controller that was killed while requests came, and what was seen before and after."""
+
+    controllers: tuple[int, int]
+    states: tuple[object, object]
+    processes: tuple[dict[str, int], dict[str, int]]
+    streams: list[Stream]
+
+
+@pytest.fixture(scope="module")
+def kill(shared_instance: Instance, pair: str, single: str, configured: str) -> Kill:
+    serve.shadow_traffic(configured, single, 0.5)
+    handle = serve.get_handle(pair)
+
+    def state() -> object:
+        return serve.list_backends(), serve.list_endpoints()
+
+    def processes() -> dict[str, int]:
+        return wait_until(lambda: _two(handle.call().result(60) for _ in range(4)))
+
     with (
-        stream_of_http(shared_instance, "/controller") as over_http,
+        stream_of_http(shared_instance, "/pair") as over_http,
         Stream(lambda: handle.call().result(60)) as direct,
         Stream(lambda: ray.get(handle.remote())) as remote,
     ):
         streams = [over_http, direct, remote]
-        kill_controller()
+        old_state, old_processes = state(), processes()
+        old = kill_controller()
         for stream in streams:
             stream.wait_for_more(20)
-        client().list_backends()  # it is back
+        new_state, new = state(), client().status().pid  # it is back
         for stream in streams:
             stream.wait_for_more(20)
-    assert [stream.errors for stream in streams] == [[], [], []]
+    serve.shadow_traffic(configured, single, 0)
+    return Kill((old, new), (old_state, new_state), (old_processes, processes()), streams)
 
 
-def test_the_api_answers_again_within_seconds_with_the_same_state(deploy: Deploy) -> None:
-    name = deploy(Configured, user_config={"a": 1}, route="/same")
-    shadow = deploy(who)
-    serve.shadow_traffic(name, shadow, 0.5)
-    before = serve.list_backends(), serve.list_endpoints()
-    old_pid = kill_controller()
-    assert (serve.list_backends(), serve.list_endpoints()) == before
-    assert client().status().pid != old_pid
-    serve.shadow_traffic(name, shadow, 0)
+def test_requests_go_on_while_the_controller_is_away(kill: Kill) -> None:
+    assert [stream.errors for stream in kill.streams] == [[], [], []]
 
 
-def test_replicas_are_adopted_with_their_tags_and_processes(deploy: Deploy) -> None:
-    name = deploy(who, num_replicas=2)
-    handle = serve.get_handle(name)
-    before = wait_until(lambda: _two(handle.call().result(60) for _ in range(4)))
-    kill_controller()
-    wait_until(lambda: len(_running(name)) == 2)
+def test_the_api_answers_again_within_seconds_with_the_same_state(kill: Kill) -> None:
+    before, after = kill.states
+    assert after == before
+    assert kill.controllers[0] != kill.controllers[1]
+
+
+def test_replicas_are_adopted_with_their_tags_and_processes(kill: Kill, pair: str) -> None:
+    before, after = kill.processes
+    assert after == before
+    wait_until(lambda: len(_running(pair)) == 2)
     time.sleep(1.5)  # a step of the control loop, which could start others
-    assert set(replicas(name)) == set(before)
-    assert len(actor_names(name)) == 2
-    assert wait_until(lambda: _two(handle.call().result(60) for _ in range(4))) == before
+    assert set(replicas(pair)) == set(before)
+    assert len(actor_names(pair)) == 2
 
 
-def test_a_handle_made_before_the_controllers_end_follows_changes_made_after_it(
-    deploy: Deploy,
+def test_after_the_controllers_end_older_handles_follow_and_new_routes_are_served(
+    single: str, configured: str, shared_instance: Instance
 ) -> None:
-    one, two = deploy(who), deploy(Configured)
-    handle = serve.get_handle(one)
-    assert "tag" in handle.call().result(60)
+    handle = serve.get_handle(single)
+    assert "config" not in handle.call().result(60)
     kill_controller()
-    serve.set_traffic(one, {two: 1.0})
+    serve.set_traffic(single, {configured: 1.0})
     assert "config" in handle.call().result(60)
-    serve.set_traffic(one, {one: 1.0})
-
-
-def test_routes_made_after_the_controllers_end_are_served(
-    deploy: Deploy, shared_instance: Instance
-) -> None:
-    name = deploy(who)
-    kill_controller()
-    serve.create_endpoint("after", backend=name, route="/after")
+    serve.set_traffic(single, {single: 1.0})
+    serve.create_endpoint("after", backend=single, route="/after")
     assert shared_instance.http.get("/after").status_code == 200
     serve.delete_endpoint("after")
     assert shared_instance.http.get("/after").status_code == 404
@@ -235,44 +275,38 @@ def test_a_constructor_under_way_at_the_controllers_end_is_not_taken_for_unplace
 # Replicas.
 
 
-def test_a_killed_replica_comes_back_with_its_tag_and_a_new_process(deploy: Deploy) -> None:
-    name = deploy(who)
-    before = ask(name)
-    os.kill(before["pid"], signal.SIGKILL)
-    after = ask(name)
-    assert after["tag"] == before["tag"]
-    assert after["pid"] != before["pid"]
-    (view,) = wait_until(lambda: _running(name))
-    assert view.restarts == 1
+def test_a_killed_replica_comes_back_with_its_tag_and_a_new_process(single: str) -> None:
+    with killed_replica(single) as before:  # whose end sees that the restart was counted
+        after = ask(single)
+        assert after["tag"] == before["tag"]
+        assert after["pid"] != before["pid"]
 
 
 def test_no_get_fails_when_one_of_two_replicas_is_killed_under_load(
-    deploy: Deploy, shared_instance: Instance
+    pair: str, shared_instance: Instance
 ) -> None:
-    name = deploy(who, num_replicas=2, route="/two")
-    with stream_of_http(shared_instance, "/two") as stream:
-        os.kill(ask(name)["pid"], signal.SIGKILL)
-        stream.wait_for_more(100)
-        wait_until(lambda: len(_running(name)) == 2)
+    wait_until(lambda: len(_answering(lambda: shared_instance.http.get("/pair").json())) == 2)
+    with stream_of_http(shared_instance, "/pair") as stream:
+        with killed_replica(pair):
+            stream.wait_for_more(100)
         stream.wait_for_more(50)
     assert stream.errors == []
 
 
-def test_no_remote_call_fails_when_one_of_two_replicas_is_killed(deploy: Deploy) -> None:
-    name = deploy(who, num_replicas=2)
-    handle = serve.get_handle(name)
+def test_no_remote_call_fails_when_one_of_two_replicas_is_killed(pair: str) -> None:
+    handle = serve.get_handle(pair)
+    wait_until(lambda: len(_answering(lambda: ray.get(handle.remote()))) == 2)
     with Stream(lambda: ray.get(handle.remote())) as stream:
-        os.kill(ask(name)["pid"], signal.SIGKILL)
-        stream.wait_for_more(50)
+        with killed_replica(pair):
+            stream.wait_for_more(50)
     assert stream.errors == []
 
 
-def test_only_direct_calls_in_flight_at_a_killed_replica_fail_and_say_so(deploy: Deploy) -> None:
-    name = deploy(who, num_replicas=2)
-    handle = serve.get_handle(name)
+def test_only_direct_calls_in_flight_at_a_killed_replica_fail_and_say_so(pair: str) -> None:
+    handle = serve.get_handle(pair)
     with Stream(lambda: handle.call().result(60)) as stream:
-        os.kill(ask(name)["pid"], signal.SIGKILL)
-        stream.wait_for_more(50)
+        with killed_replica(pair):
+            stream.wait_for_more(50)
     assert len(stream.errors) <= 4  # one for each thread of the stream
     assert all(isinstance(error, serve.ReplicaDiedError) for error in stream.errors)
     assert all("did not answer" in str(error) for error in stream.errors)
@@ -280,44 +314,40 @@ def test_only_direct_calls_in_flight_at_a_killed_replica_fail_and_say_so(deploy:
 
 @pytest.mark.parametrize("way", ["http", "call", "remote"])
 def test_requests_wait_for_the_only_replica_to_come_back(
-    deploy: Deploy, shared_instance: Instance, way: str
+    single: str, shared_instance: Instance, way: str
 ) -> None:
-    name = deploy(who, route=f"/only_{way}")
-    handle = serve.get_handle(name)
+    handle = serve.get_handle(single)
     ways: dict[str, Callable[[], Any]] = {
-        "http": lambda: shared_instance.http.get(f"/only_{way}").raise_for_status().json(),
+        "http": lambda: shared_instance.http.get("/single").raise_for_status().json(),
         "call": lambda: handle.call().result(60),
         "remote": lambda: ray.get(handle.remote(), timeout=30),
     }
-    before = ways[way]()
-    os.kill(before["pid"], signal.SIGKILL)
-    wait_until(lambda: not is_alive(before["pid"]))
-    for _ in range(2):  # the handle's loop has seen its connection close after these turns
-        get_loop_thread().submit(asyncio.sleep(0)).result(60)
-    with ThreadPoolExecutor(5) as pool:
-        answers = list(pool.map(lambda _: ways[way](), range(5)))
+    ways[way]()
+    with killed_replica(single) as before:
+        wait_until(lambda: not is_alive(before["pid"]))
+        for _ in range(2):  # the handle's loop has seen its connection close after these turns
+            get_loop_thread().submit(asyncio.sleep(0)).result(60)
+        with ThreadPoolExecutor(5) as pool:
+            answers = list(pool.map(lambda _: ways[way](), range(5)))
     assert {answer["tag"] for answer in answers} == {before["tag"]}
     assert {answer["pid"] for answer in answers} != {before["pid"]}
 
 
-def test_a_changed_user_config_survives_the_replicas_restart(deploy: Deploy) -> None:
-    name = deploy(Configured, user_config="first")
-    serve.update_backend_config(name, {"user_config": "second"})
-    before = ask(name)
-    os.kill(before["pid"], signal.SIGKILL)
-    wait_until(lambda: _restarts(name) == [1])
-    after = ask(name)
+def test_a_changed_user_config_survives_the_replicas_restart(configured: str) -> None:
+    serve.update_backend_config(configured, {"user_config": "second"})
+    with killed_replica(configured) as before:
+        pass
+    after = ask(configured)
     assert after["pid"] != before["pid"]
     assert after["config"] == "second"
 
 
-def test_a_replica_killed_while_the_controller_is_away_comes_back(deploy: Deploy) -> None:
-    name = deploy(who)
-    before = ask(name)
+def test_a_replica_killed_while_the_controller_is_away_comes_back(single: str) -> None:
+    before = ask(single)
     kill_controller()
     os.kill(before["pid"], signal.SIGKILL)
-    assert wait_until(lambda: _running(name))
-    after = ask(name)
+    assert wait_until(lambda: _running(single))
+    after = ask(single)
     assert after["tag"] == before["tag"]
     assert after["pid"] != before["pid"]
 
@@ -382,37 +412,36 @@ def _is_serving(instance: Instance, path: str) -> bool:
 
 @pytest.mark.parametrize("part", ["master", "worker"])
 def test_a_killed_haproxy_comes_back(
-    deploy: Deploy, shared_instance: Instance, folder: Path, part: str
+    single: str, shared_instance: Instance, folder: Path, part: str
 ) -> None:
-    deploy(who, route=f"/killed_{part}")
     old = haproxies(folder)
     (master,) = masters(folder)
     os.kill(master if part == "master" else max(old - {master}), signal.SIGKILL)
-    wait_until(lambda: _is_serving(shared_instance, f"/killed_{part}"))
+    wait_until(lambda: _is_serving(shared_instance, "/single"))
     wait_until(lambda: not old & haproxies(folder))
     wait_until(lambda: len(masters(folder)) == 1)  # one that checks a configuration is gone soon
 
 
 def test_a_killed_ingress_comes_back_and_routes_as_before(
-    deploy: Deploy, shared_instance: Instance, folder: Path
+    single: str, shared_instance: Instance, folder: Path
 ) -> None:
-    deploy(who, route="/ingress")
     old = haproxies(folder)
     (master,) = masters(folder)
     os.kill(parent_of(master), signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, old)))
-    wait_until(lambda: _is_serving(shared_instance, "/ingress"))
+    wait_until(lambda: _is_serving(shared_instance, "/single"))
     wait_until(lambda: len(masters(folder)) == 1)
-    name = deploy(Configured, route="/ingress_after")
+    # A call waits for the ingresses that the controller knows to listen.
+    wait_until(lambda: all(v.address for v in client().status().observed.ingresses.values()))
+    serve.create_endpoint("ingress_after", backend=single, route="/ingress_after")
     assert httpx.get(shared_instance.url("/ingress_after")).status_code == 200
-    serve.delete_endpoint(name)
+    serve.delete_endpoint("ingress_after")
     assert httpx.get(shared_instance.url("/ingress_after")).status_code == 404
 
 
 def test_the_ingress_comes_back_once_a_stranger_gives_its_port_free(
-    deploy: Deploy, shared_instance: Instance, folder: Path
+    single: str, shared_instance: Instance, folder: Path
 ) -> None:
-    deploy(who, route="/stranger")
     (master,) = masters(folder)
     os.kill(parent_of(master), signal.SIGKILL)
     views = client().status
@@ -421,7 +450,7 @@ def test_the_ingress_comes_back_once_a_stranger_gives_its_port_free(
         wait_until(lambda: _binds(stranger, shared_instance.port))
         stranger.listen()
         wait_until(lambda: any(v.error for v in views().observed.ingresses.values()))
-    wait_until(lambda: _is_serving(shared_instance, "/stranger"))
+    wait_until(lambda: _is_serving(shared_instance, "/single"))
     wait_until(lambda: all(v.address for v in views().observed.ingresses.values()))
 
 
@@ -437,8 +466,9 @@ def _running(backend: str) -> list[ReplicaView]:
     return [view for view in replicas(backend).values() if view.phase.value == "RUNNING"]
 
 
-def _restarts(backend: str) -> list[int]:
-    return [view.restarts for view in _running(backend)]
+def _answering(ask_one: Callable[[], dict[str, Any]]) -> set[str]:
+    """Tags of the replicas that answered four requests."""
+    return {ask_one()["tag"] for _ in range(4)}
 
 
 def _two(answers: Any) -> dict[str, int] | None:

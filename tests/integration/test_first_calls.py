@@ -44,6 +44,12 @@ def as_if_new(controller_name: str) -> None:
     assert find_registry(controller_name) is None
 
 
+@pytest.fixture(scope="module")
+def name(keep: Deploy) -> str:
+    """The endpoint that is called."""
+    return keep(answer)
+
+
 async def call(name: str) -> Any:
     return await RayServeSyncHandle(DETACHED_CONTROLLER, name).call()
 
@@ -54,9 +60,8 @@ async def remote(name: str) -> Any:
 
 @pytest.mark.parametrize("way", [call, remote])
 def test_the_loop_goes_on_while_the_first_call_waits_for_the_controller(
-    deploy: Deploy, way: Callable[[str], Awaitable[Any]]
+    name: str, way: Callable[[str], Awaitable[Any]]
 ) -> None:
-    name = deploy(answer)
     as_if_new(DETACHED_CONTROLLER)
 
     async def run(wake: Callable[[], None]) -> list[Any]:
@@ -71,8 +76,7 @@ def test_the_loop_goes_on_while_the_first_call_waits_for_the_controller(
         assert asyncio.run(run(wake)) == ["up"] * 3
 
 
-def test_a_first_call_that_is_given_up_does_not_end_the_others(deploy: Deploy) -> None:
-    name = deploy(answer)
+def test_a_first_call_that_is_given_up_does_not_end_the_others(name: str) -> None:
     as_if_new(DETACHED_CONTROLLER)
 
     async def run(wake: Callable[[], None]) -> Any:
@@ -88,8 +92,7 @@ def test_a_first_call_that_is_given_up_does_not_end_the_others(deploy: Deploy) -
         assert asyncio.run(run(wake)) == "up"
 
 
-def test_a_blocking_first_call_holds_up_no_call_to_another_instance(deploy: Deploy) -> None:
-    name = deploy(answer)
+def test_a_blocking_first_call_holds_up_no_call_to_another_instance(name: str) -> None:
     other = serve.start(http_options={"location": "NoServer"})
     other.create_backend("other", answer, ray_actor_options={"num_cpus": 0})
     other.create_endpoint("other", backend="other")
@@ -110,9 +113,8 @@ def test_a_blocking_first_call_holds_up_no_call_to_another_instance(deploy: Depl
 
 
 def test_a_call_whose_controller_stays_away_says_so(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = deploy(answer)
     as_if_new(DETACHED_CONTROLLER)
     monkeypatch.setattr("serve.handle.registry.FIRST_VALUE_S", 0.5)
     with suspended(serve.connect()):
@@ -123,9 +125,8 @@ def test_a_call_whose_controller_stays_away_says_so(
 
 
 def test_a_change_is_made_though_the_processs_handles_cannot_ask_for_it(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = deploy(answer)
     assert RayServeSyncHandle(DETACHED_CONTROLLER, name).call().result(60) == "up"
     registry = find_registry(DETACHED_CONTROLLER)
     assert registry is not None

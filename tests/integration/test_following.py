@@ -41,11 +41,11 @@ class Front:
         return await self.handle.call(wanted)
 
 
-@pytest.fixture
-def endpoints(instance: Instance, bring_up: Deploy) -> tuple[str, str]:
-    """(front, store): the first calls the second."""
-    inner = bring_up(store)
-    return bring_up(Front, inner), inner
+@pytest.fixture(scope="module")
+def endpoints(keep: Deploy) -> tuple[str, str]:
+    """(front, store): the first calls the second, and has its name for a route."""
+    inner = keep(store)
+    return keep(Front, inner, route="/{name}"), inner
 
 
 def ask(instance: Instance, path: str, request_id: str) -> dict[str, str]:
@@ -135,10 +135,12 @@ def test_logs_finds_records_by_each_of_its_options(
     assert {r["replica"] for r in logs("--backend", inner, *ours)} == {store_replica}
     assert {r["backend"] for r in logs("--replica", front_replica)} == {front}
     by_endpoint = logs("--endpoint", front, *ours)
-    assert {r["request_id"] for r in by_endpoint} == {"found"}
-    loud = logs("--level", "warning", "--replica", store_replica)
+    assert {r["endpoint"] for r in by_endpoint} == {front}
+    assert "found" in {r["request_id"] for r in by_endpoint}
+    of_it = ("--request-id", "found")
+    loud = logs("--level", "warning", "--replica", store_replica, *of_it)
     assert [r["message"] for r in loud] == ["nearly full"]
-    text = logs("--grep", "asking the store", "--replica", front_replica)
+    text = logs("--grep", "asking the store", "--replica", front_replica, *of_it)
     assert [r["logger"] for r in text] == ["front"]
     (last,) = logs("--request-id", "found", "-n", "1")
     assert last == by_id[-1]
@@ -158,9 +160,9 @@ def test_logs_for_people_are_one_line_each_in_colour_on_a_terminal_only(
 
 
 def test_logs_of_a_replica_that_is_gone_are_still_there(
-    instance: Instance, endpoints: tuple[str, str]
+    instance: Instance, bring_up: Deploy, endpoints: tuple[str, str]
 ) -> None:
-    front, _ = endpoints
+    front = bring_up(Front, endpoints[1])
     replica = ask(instance, f"/{front}", "gone")["x-serve-replica"]
     serve.delete_endpoint(front)
     serve.delete_backend(front)
@@ -269,10 +271,9 @@ def test_the_same_from_python(instance: Instance, endpoints: tuple[str, str]) ->
 
 
 def test_a_step_whose_replica_was_killed_is_told_as_lost(
-    instance: Instance, bring_up: Deploy, ray_address: str
+    instance: Instance, bring_up: Deploy, endpoints: tuple[str, str], ray_address: str
 ) -> None:
-    inner = bring_up(store)
-    name = bring_up(Dying, inner)
+    name = bring_up(Dying, endpoints[1])
 
     assert instance.http.post(f"/{name}", headers={"X-Request-ID": "lost"}).status_code in (
         405,

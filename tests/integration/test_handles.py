@@ -84,6 +84,28 @@ def toolbox(shared_instance: Instance) -> Iterator[str]:
     yield "toolbox"
 
 
+@pytest.fixture(scope="module")
+def single(keep: Deploy) -> str:
+    """One replica of `hold_until`, one call at a time."""
+    return keep(hold_until, max_concurrent_queries=1)
+
+
+@pytest.fixture(scope="module")
+def pair(keep: Deploy) -> str:
+    """Two replicas of `hold_until`, one call at a time each."""
+    return keep(hold_until, num_replicas=2, max_concurrent_queries=1)
+
+
+@pytest.fixture(scope="module")
+def one(keep: Deploy) -> str:
+    return keep(name_one)
+
+
+@pytest.fixture(scope="module")
+def two(keep: Deploy) -> str:
+    return keep(name_two)
+
+
 # Getting one.
 
 
@@ -195,8 +217,8 @@ def test_a_method_that_begins_with_an_underscore_is_none(toolbox: str) -> None:
         ray.get(serve.get_handle(toolbox).options(method_name="_hidden").remote())
 
 
-def test_remote_skips_full_replicas_and_waits_when_all_are(deploy: Deploy, tmp_path: Path) -> None:
-    handle = serve.get_handle(deploy(hold_until, num_replicas=2, max_concurrent_queries=1))
+def test_remote_skips_full_replicas_and_waits_when_all_are(pair: str, tmp_path: Path) -> None:
+    handle = serve.get_handle(pair)
     let_go = tmp_path / "go"
     slow = handle.remote(str(let_go))
     quick = [handle.remote() for _ in range(5)]
@@ -206,9 +228,9 @@ def test_remote_skips_full_replicas_and_waits_when_all_are(deploy: Deploy, tmp_p
     assert ray.get(slow) not in pids
 
 
-def test_remote_goes_round_the_replicas(deploy: Deploy) -> None:
-    handle = serve.get_handle(deploy(hold, num_replicas=2))
-    pids = [ray.get(handle.remote(0)) for _ in range(6)]
+def test_remote_goes_round_the_replicas(pair: str) -> None:
+    handle = serve.get_handle(pair)
+    pids = [ray.get(handle.remote()) for _ in range(6)]
     assert pids[0::2] == [pids[0]] * 3
     assert pids[1::2] == [pids[1]] * 3
     assert pids[0] != pids[1]
@@ -220,12 +242,12 @@ def test_remote_holds_max_concurrent_queries(deploy: Deploy) -> None:
     assert ray.get(handle.options(method_name="most").remote()) == 3
 
 
-def test_remote_gives_up_after_the_queue_timeout(deploy: Deploy, tmp_path: Path) -> None:
-    name = deploy(hold_until, max_concurrent_queries=1, queue_timeout_s=0.3)
-    handle = serve.get_handle(name)
+def test_remote_gives_up_after_the_queue_timeout(single: str, tmp_path: Path) -> None:
+    serve.update_backend_config(single, {"queue_timeout_s": 0.3})
+    handle = serve.get_handle(single)
     let_go = tmp_path / "go"
     first = handle.remote(str(let_go))
-    with pytest.raises(serve.QueueTimeoutError, match=rf"'{name}'.*0\.3 s \(queue_timeout_s\)"):
+    with pytest.raises(serve.QueueTimeoutError, match=rf"'{single}'.*0\.3 s \(queue_timeout_s\)"):
         handle.remote()
     let_go.touch()
     ray.get(first, timeout=60)
@@ -340,8 +362,7 @@ def test_an_unknown_option_is_a_type_error(toolbox: str) -> None:
         serve.get_handle(toolbox).options(colour="red")  # type: ignore[call-arg]
 
 
-def test_equal_shard_keys_reach_the_same_backend(deploy: Deploy) -> None:
-    one, two = deploy(name_one), deploy(name_two)
+def test_equal_shard_keys_reach_the_same_backend(one: str, two: str) -> None:
     serve.set_traffic(one, {one: 0.5, two: 0.5})
     handle = serve.get_handle(one)
     by_key = {
@@ -481,8 +502,7 @@ def test_a_backend_catches_the_exception_of_another_by_its_type(composition: Non
 # Changes.
 
 
-def test_a_change_of_the_traffic_is_followed_by_the_next_call(deploy: Deploy) -> None:
-    one, two = deploy(name_one), deploy(name_two)
+def test_a_change_of_the_traffic_is_followed_by_the_next_call(one: str, two: str) -> None:
     handle = serve.get_handle(one)
     seen = []
     for tag in (two, one, two, one):
@@ -491,12 +511,12 @@ def test_a_change_of_the_traffic_is_followed_by_the_next_call(deploy: Deploy) ->
     assert seen == [("two", "two"), ("one", "one"), ("two", "two"), ("one", "one")]
 
 
-def test_a_deleted_endpoint_is_missing_to_the_next_get_handle(deploy: Deploy) -> None:
-    name = deploy(name_one)
-    assert serve.get_handle(name).call().result(60) == "one"
-    serve.delete_endpoint(name)
+def test_a_deleted_endpoint_is_missing_to_the_next_get_handle(one: str) -> None:
+    serve.create_endpoint("deleted", backend=one)
+    assert serve.get_handle("deleted").call().result(60) == "one"
+    serve.delete_endpoint("deleted")
     with pytest.raises(KeyError):
-        serve.get_handle(name)
+        serve.get_handle("deleted")
 
 
 @pytest.mark.parametrize("way", ["remote", "call"])

@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from serve.errors import RayServeException
+from serve.ingress import keeper as keeper_module
 from serve.ingress import render
 from serve.ingress.admin import AdminError
 from serve.ingress.keeper import IngressKeeper
@@ -222,16 +223,17 @@ async def test_what_cannot_be_served_is_refused_and_the_old_goes_on() -> None:
             assert keeper.table == served_by(one)
 
 
-async def test_a_refused_reload_keeps_the_old_one_running() -> None:
+async def test_a_refused_reload_keeps_the_old_one_running(monkeypatch: pytest.MonkeyPatch) -> None:
     async with replicas("b#one") as [one]:
-        async with ingress(served_by(one)) as (keeper, client):
-            process = keeper._process
-            config = Path(keeper._settings.config_path)
+        async with watched_ingress(served_by(one)) as (keeper, client, haproxy):
+            config = Path(haproxy.settings.config_path)
             before = config.read_text()
             bad = Document((("haproxy.cfg", before + "\nnonsense here\n"),))
+            monkeypatch.setattr(keeper_module, "render", lambda table, settings: bad)
             with pytest.raises(RayServeException, match="nonsense"):
-                await process.reload(bad)
+                await keeper.apply(served_by(one, queue_timeout_s=7))
             assert config.read_text() == before
+            assert keeper.table == served_by(one)
             assert (await client.get("/x")).status_code == 200
 
 

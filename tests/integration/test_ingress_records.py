@@ -56,19 +56,24 @@ def ask(instance: Instance, method: str, path: str, request_id: str) -> httpx.Re
     )
 
 
+@pytest.fixture(scope="module")
+def greeter(keep: Deploy) -> str:
+    """A backend of `greet`, at `/greet`."""
+    return keep(greet, route="/greet")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "error"),
     [
         ("GET", "/nowhere/at/all", 404, "not_found"),
-        ("POST", "/{name}", 405, "method_not_allowed"),
-        ("GET", "/{name}/", 307, ""),
+        ("POST", "/greet", 405, "method_not_allowed"),
+        ("GET", "/greet/", 307, ""),
         ("GET", "/-/routes", 200, ""),
     ],
 )
 def test_what_the_ingress_answers_by_itself(
-    instance: Instance, bring_up: Deploy, method: str, path: str, status: int, error: str
+    instance: Instance, greeter: str, method: str, path: str, status: int, error: str
 ) -> None:
-    path = path.replace("{name}", bring_up(greet))
     request_id = f"own-{status}"
 
     assert ask(instance, method, path, request_id).status_code == status
@@ -118,7 +123,7 @@ def test_a_wait_that_was_too_long(instance: Instance, bring_up: Deploy, tmp_path
     assert waited["queue_ms"] >= 400
 
 
-def test_a_client_that_leaves_the_queue(
+def test_a_client_that_leaves_the_queue_or_while_a_replica_works(
     instance: Instance, bring_up: Deploy, tmp_path: Path
 ) -> None:
     name = bring_up(pause, max_concurrent_queries=1)
@@ -138,11 +143,7 @@ def test_a_client_that_leaves_the_queue(
     assert (record["error"], record["status"]) == ("client_gone", 499)
     assert (record["component"], record["backend"]) == ("ingress", name)
 
-
-def test_a_client_that_leaves_while_a_replica_works_is_told_of_by_the_replica(
-    instance: Instance, bring_up: Deploy, tmp_path: Path
-) -> None:
-    name = bring_up(pause)
+    wait_until(lambda: in_hand(name) == (0, 0))
     path = f"/{name}?until={tmp_path / 'never'}"
     with socket.create_connection(("127.0.0.1", instance.port)) as leaver:
         leaver.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\n\r\n".encode())
@@ -179,16 +180,15 @@ def test_what_is_no_http_has_a_record_with_a_made_id(instance: Instance) -> None
 
 
 def test_what_only_the_replicas_server_refuses_has_a_record(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, greeter: str
 ) -> None:
-    name = bring_up(greet)
     with socket.create_connection(("127.0.0.1", instance.port)) as client:
-        head = f"GET /{name} HTTP/1.1\r\nHost: x\r\nX-Request-ID: refused\r\n"
+        head = "GET /greet HTTP/1.1\r\nHost: x\r\nX-Request-ID: refused\r\n"
         client.sendall(f"{head}X-Odd: \x7f\r\n\r\n".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 400")
     record = record_of("refused")
     assert (record["error"], record["status"]) == ("bad_request", 400)
-    assert (record["component"], record["backend"]) == ("ingress", name)
+    assert (record["component"], record["backend"]) == ("ingress", greeter)
 
 
 def test_a_health_check_leaves_no_record(instance: Instance) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from observability.instrument.supervision import Troubles
 from serve.ingress.admin import AdminClient, send_command
 from serve.ingress.keeper import IngressKeeper
 from serve.ingress.records import IngressSettings
@@ -149,10 +150,11 @@ async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 60) -> 
 
 
 class HaproxyView:
-    """What HAProxy itself says over its runtime socket."""
+    """What HAProxy itself says over its runtime socket, and its keeper's troubles."""
 
-    def __init__(self, settings: IngressSettings) -> None:
+    def __init__(self, settings: IngressSettings, troubles: Troubles) -> None:
         self.settings = settings
+        self.troubles = troubles
         self.admin = AdminClient(settings.admin_socket)
 
     async def addresses(self) -> list[str]:
@@ -190,12 +192,13 @@ async def watched_ingress(
             *("127.0.0.1", free_port(), f"{folder}/run", preferred_node),
             prefers_local=bool(preferred_node),
         )
-        keeper = IngressKeeper(settings, program)
+        troubles = Troubles()
+        keeper = IngressKeeper(settings, program, troubles=troubles)
         await keeper.start(served)
         try:
             url = f"http://127.0.0.1:{settings.port}"
             async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-                yield keeper, client, HaproxyView(settings)
+                yield keeper, client, HaproxyView(settings, troubles)
         finally:
             await keeper.stop(0)
 

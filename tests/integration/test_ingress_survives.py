@@ -18,12 +18,11 @@ import pytest
 from observability.instrument.supervision import Troubles
 from serve.errors import RayServeException
 from serve.ingress import process
-from serve.ingress.admin import AdminClient
 from serve.ingress.keeper import FILES, KEEPER, IngressKeeper
 from serve.ingress.locate import find_haproxy
 from serve.ingress.plan import ChangeKind
 from tests.integration.test_ingress_keeper import Load, served_by
-from tests.integration.test_ingress_stage import ingress, replicas
+from tests.integration.test_ingress_stage import ingress, replicas, watched_ingress
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +35,11 @@ async def until(is_so: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(wait(), WAIT_S)
+
+
+async def until_replaced(keeper: IngressKeeper, master: int | None) -> None:
+    await until(lambda: keeper.pid != master)
+    assert await keeper.apply(keeper.table) is ChangeKind.NOTHING  # it waits for its turn
 
 
 @contextlib.contextmanager
@@ -65,12 +69,11 @@ def _limited(what: int) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def supervised(keeper: IngressKeeper) -> AsyncIterator[Troubles]:
-    """A keeper at work; what it has to tell."""
-    troubles = keeper._troubles = Troubles()
+async def supervised(keeper: IngressKeeper) -> AsyncIterator[None]:
+    """A keeper at work."""
     supervisor = asyncio.create_task(keeper.supervise())
     try:
-        yield troubles
+        yield
         assert not supervisor.done()
     finally:
         await keeper.stop(0)
@@ -82,8 +85,10 @@ async def test_haproxy_comes_back_once_what_its_start_lacked_is_there_again(
     hardship: Callable[[], contextlib.AbstractContextManager[None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with replicas("b#one") as [one], ingress(served_by(one)) as (keeper, client):
-        async with supervised(keeper) as troubles:
+    async with replicas("b#one") as [one], watched_ingress(served_by(one)) as watched:
+        keeper, client, haproxy = watched
+        troubles = haproxy.troubles
+        async with supervised(keeper):
             first = keeper.pid
             assert first
             with hardship():
@@ -138,11 +143,11 @@ async def test_a_check_that_never_ends_keeps_no_later_change_waiting(
 
 async def test_replicas_come_and_go_without_a_disk() -> None:
     async with replicas("b#one", "b#two") as [one, two]:
-        async with ingress(served_by(one)) as (keeper, client), supervised(keeper) as troubles:
+        async with watched_ingress(served_by(one)) as (keeper, client, haproxy), supervised(keeper):
             with no_disk():
                 assert await keeper.apply(served_by(two)) is ChangeKind.RUNTIME
                 assert (await client.get("/x")).json()["replica"] == "b#two"
-            assert failures(troubles, FILES) == 1
+            assert failures(haproxy.troubles, FILES) == 1
 
 
 def remove_folder(folder: Path) -> None:
@@ -163,14 +168,14 @@ async def test_what_a_cleaner_took_away_is_made_anew_and_requests_under_way_fini
     clean: Callable[[Path], None],
 ) -> None:
     async with replicas("b#one", "b#two") as [one, two]:
-        async with ingress(served_by(one)) as (keeper, client), supervised(keeper) as troubles:
-            folder, first = Path(keeper._settings.folder), keeper.pid
+        async with watched_ingress(served_by(one)) as (keeper, client, haproxy), supervised(keeper):
+            folder, first = Path(haproxy.settings.folder), keeper.pid
             under_way = asyncio.create_task(client.get("/hold"))
             await one.is_holding.wait()
             async with Load(client.base_url.port or 0).running() as load:
                 await load.next()
                 clean(folder)
-                await until(lambda: keeper.pid != first and not keeper._lock.locked())
+                await until_replaced(keeper, first)
                 await load.next()
                 assert await keeper.apply(served_by(one, two)) is ChangeKind.RUNTIME
                 changed = served_by(one, two, queue_timeout_s=7)
@@ -179,46 +184,52 @@ async def test_what_a_cleaner_took_away_is_made_anew_and_requests_under_way_fini
                 assert load.failures == []
             one.release.set()
             assert (await under_way).json()["replica"] == "b#one"
-            states = await AdminClient(keeper._settings.admin_socket).list_servers()
+            states = await haproxy.admin.list_servers()
             assert {s.address for s in states if s.section.startswith("b_")} == {
                 f"127.0.0.1:{one.port}",
                 f"127.0.0.1:{two.port}",
             }
-            assert not troubles.current()
+            assert not haproxy.troubles.current()
 
 
 async def test_the_one_that_was_replaced_ends_when_its_requests_have() -> None:
     async with replicas("b#one") as [one]:
-        async with ingress(served_by(one)) as (keeper, client), supervised(keeper):
+        async with watched_ingress(served_by(one)) as (keeper, client, haproxy), supervised(keeper):
             first = keeper.pid
             assert first
-            shutil.rmtree(keeper._settings.folder)
+            shutil.rmtree(haproxy.settings.folder)
             under_way = asyncio.create_task(client.get("/hold"))
             await one.is_holding.wait()
-            await until(lambda: keeper.pid != first and not keeper._lock.locked())
+            await until_replaced(keeper, first)
             one.release.set()
             assert (await under_way).status_code == 200
             await until(lambda: not is_alive(first))
             assert keeper.is_running
             assert (await client.get("/x")).status_code == 200
-            assert keeper._process.is_reachable  # the one that ended took nothing along
+            await haproxy.admin.list_servers()  # the one that ended took nothing along
+            assert Path(haproxy.settings.master_socket).exists()
 
 
 async def test_a_change_does_not_wait_until_somebody_noticed_that_the_folder_is_gone() -> None:
     async with replicas("b#one", "b#two") as [one, two]:
-        async with ingress(served_by(one)) as (keeper, client):  # nobody supervises
-            shutil.rmtree(keeper._settings.folder)
+        async with watched_ingress(served_by(one)) as (
+            keeper,
+            client,
+            haproxy,
+        ):  # nobody supervises
+            shutil.rmtree(haproxy.settings.folder)
             await keeper.apply(served_by(two))
             assert (await client.get("/x")).json()["replica"] == "b#two"
 
 
 async def test_stop_ends_those_that_were_replaced_too() -> None:
-    async with replicas("b#one") as [one], ingress(served_by(one)) as (keeper, client):
+    async with replicas("b#one") as [one], watched_ingress(served_by(one)) as watched:
+        keeper, client, haproxy = watched
         first = keeper.pid
         assert first
         under_way = asyncio.create_task(client.get("/hold"))
         await one.is_holding.wait()
-        shutil.rmtree(keeper._settings.folder)
+        shutil.rmtree(haproxy.settings.folder)
         await keeper.apply(served_by(one, queue_timeout_s=7))
         assert keeper.pid != first and is_alive(first)
         await keeper.stop(0)

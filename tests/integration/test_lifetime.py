@@ -160,13 +160,6 @@ def test_a_detached_instance_stays_and_the_next_script_finds_it(
     assert is_free(http_port)
 
 
-def test_a_second_detached_instance_is_refused_and_told_to_connect(instances: None) -> None:
-    serve.start(detached=True, http_options=NO_SERVER)
-    with pytest.raises(serve.RayServeException, match=r"already running\. .*serve\.connect\(\)"):
-        serve.start(detached=True, http_options=NO_SERVER)
-    assert serve.list_backends() == {}  # the first is untouched
-
-
 def test_connect_without_an_instance_says_to_start_one(instances: None) -> None:
     with pytest.raises(
         serve.RayServeException, match=r"no instance running.*serve\.start\(detached=True\)"
@@ -202,8 +195,16 @@ def _answer(number: object) -> object:
 # Shutdown.
 
 
-def test_shutdown_twice_is_no_error_and_later_calls_are(instances: None) -> None:
-    client = serve.start(http_options=NO_SERVER)
+def test_a_second_detached_instance_is_refused_and_shutdown_twice_is_no_error(
+    instances: None,
+) -> None:
+    client = serve.start(detached=True, http_options={"host": None})
+    assert client.wait_until_listening() == []  # a way of having no server
+    with pytest.raises(serve.RayServeException, match=r"already running\. .*serve\.connect\(\)"):
+        serve.start(detached=True, http_options=NO_SERVER)
+    assert serve.list_backends() == {}  # the first is untouched
+    with pytest.raises(serve.RayServeException, match=r"cannot be serialized.*serve\.connect\(\)"):
+        pickle.dumps(client)
     serve.shutdown()
     serve.shutdown()
     client.shutdown()
@@ -226,7 +227,8 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
     instances: None, ray_address: str, tmp_path: Path
 ) -> None:
     def deploy(text: str) -> None:
-        serve.start(detached=True, http_options=NO_SERVER)
+        client = serve.start(detached=True, http_options=NO_SERVER)
+        assert client.wait_until_listening() == []
         serve.create_backend("next", lambda: text, ray_actor_options={"num_cpus": 0})
         serve.create_endpoint("next", backend="next")
 
@@ -259,7 +261,8 @@ def test_a_handle_elsewhere_goes_on_with_the_next_detached_instance(
 def test_a_goal_of_another_version_is_refused_and_the_next_start_begins_anew(
     instances: None,
 ) -> None:
-    serve.start(detached=True, http_options=NO_SERVER)
+    client = serve.start(detached=True, http_options={"location": None})
+    assert client.wait_until_listening() == []  # another way of having no server
     serve.create_backend("old", _answer("old"), ray_actor_options={"num_cpus": 0})
     pid = serve.connect().status().pid
     (old_actor,) = (name for name in actors_of(DETACHED_CONTROLLER) if ":old#" in name)
@@ -319,29 +322,13 @@ def test_both_ways_of_giving_http_options_are_refused(instances: None) -> None:
         serve.start(http_port=8001, http_options={"port": 8001})
 
 
-def test_the_old_http_arguments_work_and_warn(instances: None, http_port: int) -> None:
-    with pytest.warns(DeprecationWarning, match="http_port"):
-        serve.start(http_port=http_port)
-    assert httpx.get(f"http://127.0.0.1:{http_port}/-/healthz").status_code == 200
-
-
-@pytest.mark.parametrize("options", [{"host": None}, {"location": None}, {"location": "NoServer"}])
-def test_each_way_of_having_no_server_has_none(instances: None, options: dict[str, object]) -> None:
-    client = serve.start(http_options=options)
-    assert client.wait_until_listening() == []
-
-
-def test_a_client_does_not_pickle(instances: None) -> None:
-    client = serve.start(http_options=NO_SERVER)
-    with pytest.raises(serve.RayServeException, match=r"cannot be serialized.*serve\.connect\(\)"):
-        pickle.dumps(client)
-
-
-def test_the_file_that_names_the_metrics_page_goes_with_the_instance(
+def test_the_old_http_arguments_work_and_warn_and_the_file_of_the_page_goes_with_the_instance(
     instances: None, http_port: int
 ) -> None:
     before = metrics_targets()
-    client = serve.start(http_options={"port": http_port})
+    with pytest.warns(DeprecationWarning, match="http_port"):
+        client = serve.start(http_port=http_port)
+    assert httpx.get(f"http://127.0.0.1:{http_port}/-/healthz").status_code == 200
     (file,) = wait_until(lambda: metrics_targets() - before)
     (ingress,) = client.status().observed.ingresses.values()
     assert json.loads(file.read_text())[0]["targets"] == [ingress.admin_address]

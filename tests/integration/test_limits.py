@@ -55,6 +55,21 @@ class Sleepy:
         self.inside -= 1
         return self.most
 
+    async def forget(self) -> None:
+        self.most = 0
+
+
+@pytest.fixture(scope="module")
+def sleepy(keep: Deploy) -> str:
+    """A backend of Sleepy, at `/sleepy`."""
+    return keep(Sleepy, route="/sleepy")
+
+
+def limit(backend: str, count: int) -> None:
+    """Let it work on so many requests at once, while it runs."""
+    serve.update_backend_config(backend, {"max_concurrent_queries": count})
+    serve.get_handle(backend).options(method_name="forget").call().result(60)
+
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
@@ -63,42 +78,35 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def test_max_concurrent_queries_holds_over_http(
-    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+def test_max_concurrent_queries_holds_over_http_and_can_change_while_the_replica_runs(
+    instance: Instance, sleepy: str, pool: ThreadPoolExecutor
 ) -> None:
-    name = bring_up(Sleepy, max_concurrent_queries=3)
-    answers = list(pool.map(instance.http.get, [f"/{name}?meet=3"] * 24))
-    assert {answer.status_code for answer in answers} == {200}
-    assert max(int(answer.text) for answer in answers) == 3
+    for count in (3, 1, 4):
+        limit(sleepy, count)
+        answers = list(pool.map(instance.http.get, [f"/sleepy?meet={count}"] * 24))
+        assert {answer.status_code for answer in answers} == {200}
+        assert max(int(answer.text) for answer in answers) == count
 
 
-def test_max_concurrent_queries_holds_for_handles(bring_up: Deploy) -> None:
-    handle = serve.get_handle(bring_up(Sleepy, max_concurrent_queries=3))
+def test_max_concurrent_queries_holds_for_handles(sleepy: str) -> None:
+    limit(sleepy, 3)
+    handle = serve.get_handle(sleepy)
     assert max(call.result() for call in [handle.call(meet=3) for _ in range(20)]) == 3
     assert max(ray.get([handle.remote(meet=3) for _ in range(20)])) == 3
 
 
 def test_max_concurrent_queries_holds_over_all_ways_together(
-    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
+    instance: Instance, sleepy: str, pool: ThreadPoolExecutor
 ) -> None:
-    name = bring_up(Sleepy, max_concurrent_queries=2)
-    handle = serve.get_handle(name)
-    web = [pool.submit(instance.http.get, f"/{name}?meet=2") for _ in range(10)]
+    limit(sleepy, 2)
+    handle = serve.get_handle(sleepy)
+    web = [pool.submit(instance.http.get, "/sleepy?meet=2") for _ in range(10)]
     calls = [handle.call() for _ in range(10)]
     references = [pool.submit(handle.remote) for _ in range(10)]
     most = [int(future.result().text) for future in web]
     most += [call.result() for call in calls]
     most += ray.get([future.result() for future in references])
     assert max(most) == 2
-
-
-def test_max_concurrent_queries_can_change_while_the_replica_runs(
-    instance: Instance, bring_up: Deploy, pool: ThreadPoolExecutor
-) -> None:
-    name = bring_up(Sleepy, max_concurrent_queries=1)
-    assert instance.http.get(f"/{name}").text == "1"
-    serve.update_backend_config(name, {"max_concurrent_queries": 4})
-    assert max(int(a.text) for a in pool.map(instance.http.get, [f"/{name}?meet=4"] * 20)) == 4
 
 
 def test_each_replica_has_the_limit_for_itself(
@@ -186,20 +194,18 @@ def test_a_full_queue_of_a_handle_is_an_error(bring_up: Deploy) -> None:
         assert call.cancel()
 
 
-def test_an_expired_wait_of_a_handle_is_an_error(bring_up: Deploy) -> None:
+def test_an_expired_wait_of_a_handle_is_an_error_in_both_kinds_of_call(bring_up: Deploy) -> None:
     name = bring_up(Gated, max_concurrent_queries=1, queue_timeout_s=0.3)
     handle = serve.get_handle(name)
+    words = f"'{name}' had no replica free within 0.3 s"
     first, second = handle.call(), handle.call()
-    with pytest.raises(serve.QueueTimeoutError, match=f"'{name}' had no replica free within 0.3 s"):
+    with pytest.raises(serve.QueueTimeoutError, match=words):
         second.result(60)
     first.cancel()
-
-
-def test_an_expired_wait_of_a_remote_call_is_an_error(bring_up: Deploy) -> None:
-    name = bring_up(Gated, max_concurrent_queries=1, queue_timeout_s=0.3)
-    handle = serve.get_handle(name)
+    wait_until(lambda: in_hand(name)[0] == 0)
     held = handle.remote()
-    with pytest.raises(serve.QueueTimeoutError, match=f"'{name}' had no replica free within 0.3 s"):
+    wait_until(lambda: in_hand(name)[0] == 1)
+    with pytest.raises(serve.QueueTimeoutError, match=words):
         handle.remote()
     ray.cancel(held)
 

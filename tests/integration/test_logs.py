@@ -52,7 +52,7 @@ class Speaking:
         logging.getLogger("own.module").info("count: %d", 5, extra={"score": 0.5})
         logging.getLogger("urllib3.connectionpool").warning("a library's")
         logging.getLogger("own.module").debug("too fine")
-        warnings.warn("careful", stacklevel=1)
+        warnings.warn(f"careful {request.query_params}", stacklevel=1)  # each is told once
         print("printed", "in two parts")
         sys.stderr.write("written to stderr\n")
         return "said"
@@ -189,17 +189,47 @@ def worker_lines(text: str) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def speaking(keep: Deploy) -> str:
+    """A backend of Speaking, at `/speaking`."""
+    return keep(Speaking, route="/speaking")
+
+
+@pytest.fixture(scope="module")
+def answering(keep: Deploy) -> str:
+    """A backend of Answering, at `/answering`."""
+    return keep(Answering, route="/answering")
+
+
+@pytest.fixture(scope="module")
+def called(keep: Deploy) -> str:
+    """A backend of `inner`."""
+    return keep(inner)
+
+
+@pytest.fixture(scope="module")
+def teller(keep: Deploy) -> str:
+    """A backend of `level_teller`."""
+    return keep(level_teller)
+
+
+@pytest.fixture(scope="module")
+def detailed(keep: Deploy) -> str:
+    """A backend whose records tell more than others, at `/detailed`."""
+    more = {"extra_fields": {"team": "search", "n": 3}, "client_address": True}
+    return keep(level_teller, route="/detailed", logging_config=more)
+
+
 # On stderr.
 
 
 def test_the_ray_logger_writes_the_line_of_ray_serve_1_3_from_the_constructor_on(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, speaking: str
 ) -> None:
-    name = bring_up(Speaking)
-    replica = ask(instance, f"/{name}", "seed-line").headers["X-Serve-Replica"]
+    replica = ask(instance, "/speaking", "seed-line").headers["X-Serve-Replica"]
 
     for message in ("constructed", "Some info!"):
-        wanted = re.compile(SEED_LINE % (re.escape(message), name, re.escape(replica)))
+        wanted = re.compile(SEED_LINE % (re.escape(message), speaking, re.escape(replica)))
         wait_until(lambda wanted=wanted: [x for x in worker_lines(replica) if wanted.match(x)])
     assert wait_until(lambda: worker_lines("written to stderr"))
 
@@ -256,9 +286,8 @@ def test_ray_shows_the_line_on_the_driver(
 # In the segments.
 
 
-def test_nothing_that_a_backend_says_vanishes(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(Speaking)
-    replica = ask(instance, f"/{name}", "says-all").headers["X-Serve-Replica"]
+def test_nothing_that_a_backend_says_vanishes(instance: Instance, speaking: str) -> None:
+    replica = ask(instance, "/speaking?once", "says-all").headers["X-Serve-Replica"]
 
     told = {
         (r["logger"], r["level"], r["message"].partition("\n")[0]): r
@@ -274,8 +303,8 @@ def test_nothing_that_a_backend_says_vanishes(instance: Instance, bring_up: Depl
         ("stderr", "WARNING"),
     }
     for record in told.values():
-        assert (record["backend"], record["replica"]) == (name, replica)
-        assert (record["endpoint"], record["route"]) == (name, f"/{name}")
+        assert (record["backend"], record["replica"]) == (speaking, replica)
+        assert (record["endpoint"], record["route"]) == (speaking, "/speaking")
         assert record["component"] == "serve"
     counted = told[("own.module", "INFO", "count: 5")]
     assert (counted["file"], counted["extra"]) == ("test_logs.py", {"score": 0.5})
@@ -284,20 +313,19 @@ def test_nothing_that_a_backend_says_vanishes(instance: Instance, bring_up: Depl
 
 
 def test_the_constructors_records_have_the_replica_and_no_request(
-    instance: Instance, bring_up: Deploy
+    speaking: str,
 ) -> None:
-    name = bring_up(Speaking)
     (replica,) = [
         view.tag
         for view in serve.connect().status().observed.replicas.values()
-        if view.backend_tag == name
+        if view.backend_tag == speaking
     ]
 
-    told = of_replica(replica)
+    told = [r for r in of_replica(replica) if "request_id" not in r]
 
     assert [r["logger"] for r in told] == ["ray", "own.module", "stdout"]
-    assert {r["backend"] for r in told} == {name}
-    assert not any("request_id" in r for r in told)
+    assert {r["backend"] for r in told} == {speaking}
+    assert all("constructed" in r["message"] for r in told)
 
 
 def test_an_exception_is_one_record_wherever_it_is_raised(
@@ -332,10 +360,9 @@ def test_tasks_and_threads_that_carry_it_keep_the_context(
 
 
 def test_a_nested_call_has_the_same_request_id_in_every_replica(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, bring_up: Deploy, called: str
 ) -> None:
-    callee = bring_up(inner)
-    caller = bring_up(Deep, callee)
+    caller = bring_up(Deep, called)
 
     assert ask(instance, f"/{caller}", "deep").text == "deep"
 
@@ -344,7 +371,7 @@ def test_a_nested_call_has_the_same_request_id_in_every_replica(
     access = {r["way"]: r for r in records if r["kind"] == "access"}
     assert set(access) == {"http", "call", "remote"}
     for way in ("call", "remote"):
-        assert access[way]["backend"] == callee
+        assert access[way]["backend"] == called
         assert access[way]["method"] == "__call__"
         assert access[way]["parent_id"] == access["http"]["span_id"]
 
@@ -386,16 +413,16 @@ def test_a_batchs_lines_carry_the_ids_of_all_its_requests(
 
 
 def test_the_access_record_of_http_has_the_facts_as_fields(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, answering: str
 ) -> None:
-    name = bring_up(Answering, methods=["POST"])
-    answer = ask(instance, f"/{name}?kind=small&secret=1", "facts", method="POST", content=b"12345")
+    serve.create_endpoint("posted", backend=answering, route="/posted", methods=["POST"])
+    answer = ask(instance, "/posted?kind=small&secret=1", "facts", method="POST", content=b"12345")
 
     (record,) = [r for r in of_request("facts") if r["kind"] == "access"]
 
     assert record["way"] == "http"
-    assert (record["method"], record["path"]) == ("POST", f"/{name}")
-    assert (record["route"], record["endpoint"]) == (f"/{name}", name)
+    assert (record["method"], record["path"]) == ("POST", "/posted")
+    assert (record["route"], record["endpoint"]) == ("/posted", "posted")
     assert (record["status"], record["level"]) == (200, "INFO")
     assert record["bytes_out"] == 2
     assert record["replica"] == answer.headers["X-Serve-Replica"]
@@ -414,15 +441,14 @@ def test_an_asgi_application_leaves_the_same_records(instance: Instance, bring_u
     assert (access["path"], access["route"]) == (f"/{name}/tell", f"/{name}")
 
 
-def test_a_driver_s_calls_have_access_records(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(inner)
-    handle = serve.get_handle(name)
+def test_a_driver_s_calls_have_access_records(called: str) -> None:
+    handle = serve.get_handle(called)
 
-    called = handle.call().result(60)
+    direct = handle.call().result(60)
     remote = ray.get(handle.remote(), timeout=10)
 
-    assert called != remote
-    ways = [(of_request(request_id)[-1]["way"]) for request_id in (called, remote)]
+    assert direct != remote
+    ways = [(of_request(request_id)[-1]["way"]) for request_id in (direct, remote)]
     assert ways == ["call", "remote"]
 
 
@@ -431,24 +457,20 @@ def test_a_driver_s_calls_have_access_records(instance: Instance, bring_up: Depl
 
 @pytest.mark.parametrize("kind", ["small", "large", "streamed"])
 def test_when_the_client_has_the_whole_answer_the_records_are_in_the_file(
-    instance: Instance, bring_up: Deploy, kind: str
+    instance: Instance, answering: str, kind: str
 ) -> None:
-    name = bring_up(Answering)
     lines = {"small": 1, "large": 1, "streamed": 6}[kind]
     for number in range(50):
         request_id = f"promise-{kind}-{number}"
-        ask(instance, f"/{name}?kind={kind}", request_id)
+        ask(instance, f"/answering?kind={kind}", request_id)
 
         kinds = [record["kind"] for record in of_request(request_id)]  # now, not in a moment
         assert kinds == ["log"] * lines + ["access"]
 
 
 @pytest.mark.parametrize("way", ["call", "remote"])
-def test_when_a_caller_has_the_result_the_records_are_in_the_file(
-    instance: Instance, bring_up: Deploy, way: str
-) -> None:
-    name = bring_up(inner)
-    handle = serve.get_handle(name)
+def test_when_a_caller_has_the_result_the_records_are_in_the_file(called: str, way: str) -> None:
+    handle = serve.get_handle(called)
     for _ in range(20):
         if way == "call":
             request_id = handle.call().result(60)
@@ -513,9 +535,8 @@ def test_a_backends_logging_is_changed_while_it_runs(instance: Instance, bring_u
         assert len([r for r in ours if r["kind"] == "access"]) == access
 
 
-def test_extra_fields_are_on_every_record(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(level_teller, logging_config={"extra_fields": {"team": "search", "n": 3}})
-    ask(instance, f"/{name}", "extra")
+def test_extra_fields_are_on_every_record(instance: Instance, detailed: str) -> None:
+    ask(instance, "/detailed", "extra")
 
     assert {(r["team"], r["n"], r["kind"]) for r in of_request("extra")} == {
         ("search", 3, "log"),
@@ -524,10 +545,9 @@ def test_extra_fields_are_on_every_record(instance: Instance, bring_up: Deploy) 
 
 
 def test_the_clients_address_is_told_when_it_is_asked_for(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, detailed: str
 ) -> None:
-    name = bring_up(level_teller, logging_config={"client_address": True})
-    ask(instance, f"/{name}", "addressed")
+    ask(instance, "/detailed", "addressed")
 
     assert of_request("addressed")[-1]["client"] == "127.0.0.1"
 
@@ -560,17 +580,15 @@ def test_the_copy_on_stderr_may_be_json_or_none(instance: Instance, bring_up: De
     ],
 )
 def test_a_bad_option_is_refused_before_anything_changes(
-    instance: Instance, bring_up: Deploy, bad: dict[str, Any], named: str
+    teller: str, bad: dict[str, Any], named: str
 ) -> None:
-    name = bring_up(level_teller)
-
     with pytest.raises(ValidationError, match=named):
-        serve.update_backend_config(name, {"logging_config": bad})
+        serve.update_backend_config(teller, {"logging_config": bad})
     with pytest.raises(ValidationError, match=named):
         serve.create_backend("never", level_teller, config={"logging_config": bad})
 
-    assert serve.list_backends().keys() == {name}
-    assert serve.get_backend_config(name).logging_config is None
+    assert "never" not in serve.list_backends()
+    assert serve.get_backend_config(teller).logging_config is None
 
 
 def test_an_instances_options_come_from_start_and_from_the_environment(
@@ -623,16 +641,12 @@ def test_a_variable_that_is_not_known_is_named() -> None:
     assert "TAGTRAIL_LOG_LEVEL" in ran.stdout
 
 
-def test_the_controllers_and_the_ingresss_own_words_are_records_too(
-    instance: Instance, bring_up: Deploy
-) -> None:
-    name = bring_up(level_teller)
-
+def test_the_controllers_and_the_ingresss_own_words_are_records_too(teller: str) -> None:
     def told(component: str) -> list[str]:
         return [
             r["message"]
             for r in read_records(lambda r: r["component"] == component and r["kind"] == "log")
         ]
 
-    wait_until(lambda: any(f"to endpoint '{name}'" in text for text in told("controller")))
+    wait_until(lambda: any(f"to endpoint '{teller}'" in text for text in told("controller")))
     wait_until(lambda: any("Starting HTTP proxy" in text for text in told("ingress")))

@@ -109,6 +109,12 @@ def batched(requests: list[Any]) -> list[int]:
     return [len(requests)] * len(requests)
 
 
+@pytest.fixture(scope="module")
+def greeter(keep: Deploy) -> str:
+    """A backend of `hello`, at `/greeter`."""
+    return keep(hello, route="/greeter")
+
+
 @pytest.fixture
 def ray_port(ray_metrics_port: int) -> Callable[[], list[Series]]:
     return lambda: parse(httpx.get(f"http://127.0.0.1:{ray_metrics_port}", timeout=30).text)
@@ -167,12 +173,11 @@ def test_rays_port_has_the_same_counts_after_two_seconds_of_rest(
 
 
 def test_the_names_types_and_tags_are_the_catalogues(
-    instance: Instance, bring_up: Deploy, ray_metrics_port: int
+    instance: Instance, greeter: str, ray_metrics_port: int
 ) -> None:
-    name = bring_up(hello)
-    instance.http.get(f"/{name}")
+    instance.http.get("/greeter")
     instance.http.get("/nowhere")
-    serve.get_handle(name).call().result(60)
+    serve.get_handle(greeter).call().result(60)
 
     texts = [
         httpx.get(f"http://{page_address()}/metrics", timeout=30).text,
@@ -286,12 +291,12 @@ def test_the_size_of_a_batch_is_a_tag(instance: Instance, bring_up: Deploy) -> N
     assert total(page(), counted, backend=name, batch_size="4") == 4
 
 
-def test_paths_that_clients_make_up_make_no_series(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(hello)
+def test_paths_that_clients_make_up_make_no_series(instance: Instance, greeter: str) -> None:
+    serve.create_endpoint("made", backend=greeter, route="/real")
 
     def ask(number: int) -> None:
         assert instance.http.get(f"/made/up/{number}").status_code == 404
-        assert instance.http.get(f"/{name}?q={number}").status_code == 200
+        assert instance.http.get(f"/real?q={number}").status_code == 200
 
     ask(0)  # the first ones make the endpoint's series
     before = len(page())
@@ -301,13 +306,12 @@ def test_paths_that_clients_make_up_make_no_series(instance: Instance, bring_up:
     series = page()
 
     assert total(series, "ray_serve_num_http_requests_total", route="unmatched") >= 31
-    assert total(series, "ray_serve_num_http_requests_total", route=f"/{name}") == 31
+    assert total(series, "ray_serve_num_http_requests_total", route="/real") == 31
     assert len(series) - before < 10
 
 
-def test_the_route_is_the_pattern(instance: Instance) -> None:
-    serve.create_backend("pattern", hello)
-    serve.create_endpoint("pattern", backend="pattern", route="/users/{user}")
+def test_the_route_is_the_pattern(instance: Instance, greeter: str) -> None:
+    serve.create_endpoint("pattern", backend=greeter, route="/users/{user}")
     for user in ("ann", "bob"):
         assert instance.http.get(f"/users/{user}").status_code == 200
 
@@ -413,34 +417,22 @@ def test_after_a_clean_shutdown_the_counts_are_complete(
     wait_until(lambda: counts() == [200, 200])
 
 
-def test_a_metrics_port_that_is_taken_is_named(ray_cluster: None, ray_address: str) -> None:
+def test_a_metrics_port_that_is_taken_is_named_and_without_an_admin_host_there_is_none(
+    ray_cluster: None, ray_address: str
+) -> None:
     ran = run_script(
         """
         import socket, sys, ray, serve
 
         ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
         taker = socket.create_server(("127.0.0.1", 0))
-        port = taker.getsockname()[1]
+        taken = taker.getsockname()[1]
+        port = int(sys.argv[2])
         try:
-            serve.start(http_options={"port": int(sys.argv[2]), "admin_port": port})
+            serve.start(http_options={"port": port, "admin_port": taken})
         except ValueError as error:
-            print(port, error)
-        """,
-        ray_address,
-        free_port(),
-    )
-    port, _, message = ran.stdout.partition(" ")
-    assert f"127.0.0.1:{port}" in message, ran.stderr
-    assert "admin_port" in message
-
-
-def test_without_an_admin_host_there_is_no_page(ray_cluster: None, ray_address: str) -> None:
-    ran = run_script(
-        """
-        import sys, ray, serve
-
-        ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-        client = serve.start(http_options={"port": int(sys.argv[2]), "admin_host": None})
+            print(taken, error)
+        client = serve.start(http_options={"port": port, "admin_host": None})
         (view,) = client.status().observed.ingresses.values()
         print([view.address, view.admin_address])
         serve.shutdown()
@@ -448,7 +440,11 @@ def test_without_an_admin_host_there_is_no_page(ray_cluster: None, ray_address: 
         ray_address,
         port := free_port(),
     )
-    assert ran.stdout.strip() == str([f"127.0.0.1:{port}", ""]), ran.stderr
+    message, _, addresses = ran.stdout.strip().rpartition("\n")
+    taken, _, message = message.partition(" ")
+    assert f"127.0.0.1:{taken}" in message, ran.stderr
+    assert "admin_port" in message
+    assert addresses == str([f"127.0.0.1:{port}", ""]), ran.stderr
 
 
 def test_the_public_port_does_not_tell_the_metrics(instance: Instance) -> None:

@@ -64,10 +64,26 @@ def backend_of(tag: str, target: Any, change_id: str) -> tuple[BackendGoal, byte
     return goal, packed
 
 
+@pytest.fixture(scope="module")
+def kept(keep: Deploy) -> str:
+    return keep(Picky)
+
+
+@pytest.fixture
+def name(kept: str) -> str:
+    """A backend of Picky, and its endpoint, with the configuration "good"."""
+    serve.update_backend_config(kept, {"user_config": {"is": "good"}})
+    return kept
+
+
+@pytest.fixture(scope="module")
+def other(keep: Deploy) -> str:
+    return keep(say("other"))
+
+
 def test_a_bad_configuration_is_taken_back_when_the_controller_died_meanwhile(
-    deploy: Deploy, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
-    name = deploy(Picky, user_config={"is": "good"})
     told, go = tmp_path / "told", tmp_path / "go"
     bad = {"is": "bad", "told": str(told), "go": str(go)}
     with ThreadPoolExecutor(1) as pool:
@@ -81,10 +97,7 @@ def test_a_bad_configuration_is_taken_back_when_the_controller_died_meanwhile(
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_change_that_failed_fails_again_and_changes_nothing(
-    deploy: Deploy, is_killed: bool
-) -> None:
-    name = deploy(Picky, user_config={"is": "good"})
+def test_a_change_that_failed_fails_again_and_changes_nothing(name: str, is_killed: bool) -> None:
     change_id = f"failing-{is_killed}"
     arguments = (name, BackendConfig(user_config={"is": "bad"}), change_id)
     with pytest.raises(serve.BackendStartError, match="picky") as first:
@@ -102,9 +115,8 @@ def test_a_change_that_failed_fails_again_and_changes_nothing(
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_an_older_change_that_is_sent_again_does_not_replace_a_newer_one(
-    deploy: Deploy, is_killed: bool
+    name: str, other: str, is_killed: bool
 ) -> None:
-    name, other = deploy(Picky, user_config={"is": "good"}), deploy(Picky)
     ids = f"older-{is_killed}"
     older = [
         ("update_backend_config", name, BackendConfig(queue_timeout_s=7), f"{ids}-config"),
@@ -125,16 +137,18 @@ def test_an_older_change_that_is_sent_again_does_not_replace_a_newer_one(
 
 
 def test_a_create_that_failed_is_not_tried_again(instance: Instance) -> None:
+    before = serve.list_backends()
     backend, definition = backend_of("broken", Broken, "broken-create")
-    for _ in range(2):
-        with pytest.raises(serve.BackendStartError, match="broken"):
-            send("create_backend", backend, definition)
-        kill_controller()
+    with pytest.raises(serve.BackendStartError, match="broken"):
+        send("create_backend", backend, definition)
+    kill_controller()
+    with pytest.raises(serve.BackendStartError, match="broken"):
+        send("create_backend", backend, definition)
     # Another call may take the tag; the one that failed says so all the same.
     serve.create_backend("broken", say("whole"), ray_actor_options={"num_cpus": 0}, config=QUICK)
     with pytest.raises(serve.BackendStartError, match="broken"):
         send("create_backend", backend, definition)
-    assert list(serve.list_backends()) == ["broken"]
+    assert serve.list_backends().keys() - before.keys() == {"broken"}
 
 
 def test_a_create_whose_backend_was_deleted_meanwhile_does_not_make_it_anew(
@@ -144,7 +158,7 @@ def test_a_create_whose_backend_was_deleted_meanwhile_does_not_make_it_anew(
     send("create_backend", backend, definition)
     serve.delete_backend("once", force=True)
     send("create_backend", backend, definition)
-    assert serve.list_backends() == {}
+    assert "once" not in serve.list_backends()
 
 
 def test_a_delete_that_is_sent_again_leaves_what_was_made_meanwhile(instance: Instance) -> None:
@@ -158,9 +172,9 @@ def test_a_delete_that_is_sent_again_leaves_what_was_made_meanwhile(instance: In
 
     make()
     send_deletes()
-    assert (serve.list_backends(), serve.list_endpoints()) == ({}, {})
+    assert "anew" not in {**serve.list_backends(), **serve.list_endpoints()}
     make()
     send_deletes()
-    assert list(serve.list_backends()) == ["anew"]
-    assert list(serve.list_endpoints()) == ["anew"]
+    assert "anew" in serve.list_backends()
+    assert "anew" in serve.list_endpoints()
     assert instance.http.get("/anew").text == "anew"

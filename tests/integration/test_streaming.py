@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,20 +24,23 @@ pytestmark = pytest.mark.slow
 
 
 class Streamer:
-    """Streams a first piece, and the rest only after it is told to."""
+    """Streams a first piece, and the rest only after it is told to; each test has a key."""
 
     def __init__(self) -> None:
-        self.go = asyncio.Event()
-        self.got, self.closed = asyncio.Event(), asyncio.Event()
+        self.go: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.got: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.closed: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def __call__(self, request: Any) -> StreamingResponse:
+        key = request.query_params["key"]
+
         async def pieces() -> AsyncIterator[bytes]:
             try:
                 yield b"first"
-                await self.go.wait()
+                await self.go[key].wait()
                 yield b"last"
             finally:
-                self.closed.set()
+                self.closed[key].set()
 
         return StreamingResponse(pieces(), media_type="text/plain")
 
@@ -46,33 +50,38 @@ class Streamer:
         async for piece in request.stream():
             if piece:
                 pieces.append(piece)
-                self.got.set()
+                self.got[request.query_params["key"]].set()
         return b"|".join(pieces).decode()
 
-    async def release(self) -> None:
-        self.go.set()
+    async def release(self, request: Any) -> None:
+        self.go[request.data].set()
 
-    async def wait_got(self) -> None:
-        await self.got.wait()
+    async def wait_got(self, request: Any) -> None:
+        await self.got[request.data].wait()
 
-    async def wait_closed(self) -> None:
-        await self.closed.wait()
+    async def wait_closed(self, request: Any) -> None:
+        await self.closed[request.data].wait()
 
 
-def tell(name: str, method: str) -> None:
+@pytest.fixture(scope="module")
+def streamer(keep: Deploy) -> str:
+    """A backend of Streamer, at `/streamer`."""
+    return keep(Streamer, route="/streamer")
+
+
+def tell(name: str, method: str, key: str = "") -> None:
     """Call a method of the backend behind an endpoint."""
-    serve.get_handle(name).options(method_name=method).call().result(60)
+    serve.get_handle(name).options(method_name=method).call(key).result(60)
 
 
 def test_the_first_piece_arrives_before_the_last_one_is_made(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, streamer: str
 ) -> None:
-    name = bring_up(Streamer)
-    with instance.http.stream("GET", f"/{name}") as answer:
+    with instance.http.stream("GET", "/streamer?key=piece") as answer:
         pieces = answer.iter_raw()
         assert next(pieces) == b"first"
-        assert answer.headers["x-serve-backend"] == name
-        tell(name, "release")
+        assert answer.headers["x-serve-backend"] == streamer
+        tell(streamer, "release", "piece")
         assert b"".join(pieces) == b"last"
 
 
@@ -88,7 +97,7 @@ def test_a_blocking_generator_is_streamed_too(instance: Instance, bring_up: Depl
 
             return StreamingResponse(pieces(), media_type="text/plain")
 
-        def release(self) -> None:
+        def release(self, request: Any) -> None:
             self.go.set()
 
     name = bring_up(Blocking)
@@ -99,34 +108,32 @@ def test_a_blocking_generator_is_streamed_too(instance: Instance, bring_up: Depl
         assert b"".join(pieces) == b"last"
 
 
-def test_an_upload_is_read_while_it_is_sent(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(Streamer, methods=["POST"])
+def test_an_upload_is_read_while_it_is_sent(instance: Instance, streamer: str) -> None:
+    serve.create_endpoint("upload", backend=streamer, route="/upload", methods=["POST"])
 
     def pieces() -> Iterator[bytes]:
         yield b"first"
-        tell(name, "wait_got")
+        tell(streamer, "wait_got", "up")
         yield b"last"
 
     answer = instance.http.post(
-        f"/{name}", content=pieces(), headers={"X-Serve-Call-Method": "upload"}
+        "/upload?key=up", content=pieces(), headers={"X-Serve-Call-Method": "upload"}
     )
     assert answer.text == "first|last"
 
 
-def test_a_stream_ends_when_its_client_leaves(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(Streamer)
-    with httpx.stream("GET", instance.url(f"/{name}")) as answer:
+def test_a_stream_ends_when_its_client_leaves(instance: Instance, streamer: str) -> None:
+    with httpx.stream("GET", instance.url("/streamer?key=leaves")) as answer:
         assert next(answer.iter_raw()) == b"first"
-    tell(name, "wait_closed")
+    tell(streamer, "wait_closed", "leaves")
 
 
-def test_a_stream_survives_a_reload(instance: Instance, bring_up: Deploy) -> None:
-    name = bring_up(Streamer)
-    with instance.http.stream("GET", f"/{name}") as answer:
+def test_a_stream_survives_a_reload(instance: Instance, streamer: str) -> None:
+    with instance.http.stream("GET", "/streamer?key=reload") as answer:
         pieces = answer.iter_raw()
         assert next(pieces) == b"first"
-        serve.create_endpoint("other", backend=name, route="/other")
-        tell(name, "release")
+        serve.create_endpoint("other", backend=streamer, route="/other")
+        tell(streamer, "release", "reload")
         assert b"".join(pieces) == b"last"
 
 
@@ -169,31 +176,37 @@ def make_app() -> Starlette:
                 await socket.send({**message, "type": "websocket.send"})
         except WebSocketDisconnect:
             pass
-        left.set()
+        left[socket.path_params["name"]].set()
 
     async def wait_left(socket: WebSocket) -> None:
         await socket.accept()
-        await asyncio.wait_for(left.wait(), 60)
+        await asyncio.wait_for(left[socket.path_params["name"]].wait(), 60)
         await socket.send_text("left")
         await socket.close()
 
     async def refuse(socket: WebSocket) -> None:
         await socket.close()
 
-    left = asyncio.Event()
+    left: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
     return Starlette(
         routes=[
             WebSocketRoute("/echo/{name}", echo),
-            WebSocketRoute("/left", wait_left),
+            WebSocketRoute("/left/{name}", wait_left),
             WebSocketRoute("/refused", refuse),
         ]
     )
 
 
+@pytest.fixture(scope="module")
+def chat(keep: Deploy) -> str:
+    """A backend whose application answers WebSockets, at `/chat`."""
+    return keep(make_app(), route="/chat")
+
+
 @pytest.fixture
-def base(instance: Instance, bring_up: Deploy) -> str:
+def base(instance: Instance, chat: str) -> str:
     """Where the application's WebSockets are."""
-    return f"ws://127.0.0.1:{instance.port}/{bring_up(make_app())}"
+    return f"ws://127.0.0.1:{instance.port}/chat"
 
 
 def test_a_websocket_carries_text_bytes_and_large_messages_both_ways(base: str) -> None:
@@ -204,8 +217,7 @@ def test_a_websocket_carries_text_bytes_and_large_messages_both_ways(base: str) 
             assert socket.recv() == message
 
 
-def test_the_handshake_names_request_backend_and_replica(base: str) -> None:
-    backend = base.rpartition("/")[2]
+def test_the_handshake_names_request_backend_and_replica(base: str, chat: str) -> None:
     with connect(
         f"{base}/echo/joe",
         additional_headers={"X-Request-ID": "ws-1"},
@@ -213,17 +225,16 @@ def test_the_handshake_names_request_backend_and_replica(base: str) -> None:
     ) as socket:
         headers = socket.response.headers
         assert headers["x-request-id"] == "ws-1"
-        assert headers["x-serve-backend"] == backend
-        assert headers["x-serve-replica"].startswith(f"{backend}#")
+        assert headers["x-serve-backend"] == chat
+        assert headers["x-serve-replica"].startswith(f"{chat}#")
         assert socket.subprotocol == "chat"
 
 
-def test_a_websocket_survives_reloads(base: str) -> None:
-    backend = base.rpartition("/")[2]
+def test_a_websocket_survives_reloads(base: str, chat: str) -> None:
     with connect(f"{base}/echo/joe") as socket:
         socket.recv()
         for number in range(3):
-            serve.create_endpoint(f"other-{number}", backend=backend, route=f"/other/{number}")
+            serve.create_endpoint(f"other-{number}", backend=chat, route=f"/other/{number}")
             socket.send(f"still {number}")
             assert socket.recv() == f"still {number}"
 
@@ -238,9 +249,9 @@ def test_a_websocket_closed_by_the_application_tells_code_and_reason(base: str) 
 
 
 def test_the_application_hears_of_a_client_that_leaves(base: str) -> None:
-    with connect(f"{base}/echo/joe") as socket:
+    with connect(f"{base}/echo/leaver") as socket:
         socket.recv()
-    with connect(f"{base}/left") as socket:
+    with connect(f"{base}/left/leaver") as socket:
         assert socket.recv(timeout=60) == "left"
 
 

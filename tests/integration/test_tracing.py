@@ -97,10 +97,22 @@ def in_trace(collector: Collector, trace_id: str, count: int) -> list[Span]:
     return collector.wait(lambda span: span.trace_id == trace_id, count)
 
 
+@pytest.fixture(scope="module")
+def looked(keep: Deploy) -> str:
+    """A backend of `look`, at `/look`."""
+    return keep(look, route="/look")
+
+
+@pytest.fixture(scope="module")
+def refusing(keep: Deploy) -> str:
+    """A backend of `refuse`, at `/refuse`."""
+    return keep(refuse, route="/refuse")
+
+
 def test_a_clients_trace_goes_through_ingress_replica_and_calls(
-    instance: Instance, deploy: Deploy, collector: Collector
+    instance: Instance, deploy: Deploy, looked: str, collector: Collector
 ) -> None:
-    model = deploy(look)
+    model = looked
     front = deploy(Front, model, route="/front")
     response = ask(instance, "/front", traceparent=f"00-{TRACE}-{CLIENT}-01", tracestate="k=v")
     assert response.status_code == 200
@@ -140,9 +152,8 @@ def test_a_clients_trace_goes_through_ingress_replica_and_calls(
 
 
 def test_records_have_the_ids_of_their_spans(
-    instance: Instance, deploy: Deploy, collector: Collector
+    instance: Instance, looked: str, collector: Collector
 ) -> None:
-    deploy(look, route="/look")
     response = ask(instance, "/look", X_Request_ID="traced-1")
     trace_id, span_id = traceparent(response)
     records = read_records(lambda record: record.get("request_id") == "traced-1")
@@ -157,25 +168,22 @@ def test_records_have_the_ids_of_their_spans(
     "sent", ["", "nonsense", f"00-{'0' * 32}-{CLIENT}-01", f"00-{TRACE.upper()}-{CLIENT}-01"]
 )
 def test_a_header_that_is_not_well_formed_begins_a_new_trace(
-    instance: Instance, deploy: Deploy, collector: Collector, sent: str
+    instance: Instance, looked: str, collector: Collector, sent: str
 ) -> None:
-    deploy(look, route="/look")
     trace_id, _ = traceparent(ask(instance, "/look", traceparent=sent, tracestate="k=v"))
     assert trace_id != TRACE
     (ingress,) = [s for s in in_trace(collector, trace_id, 2) if s.component == "ingress"]
     assert (ingress.parent_id, ingress.state) == ("", "")
 
 
-def test_two_headers_begin_a_new_trace(instance: Instance, deploy: Deploy) -> None:
-    deploy(look, route="/look")
+def test_two_headers_begin_a_new_trace(instance: Instance, looked: str) -> None:
     twice = [("traceparent", f"00-{TRACE}-{CLIENT}-01")] * 2
     assert traceparent(httpx.get(instance.url("/look"), headers=twice))[0] != TRACE
 
 
 def test_what_the_client_does_not_sample_is_not_exported(
-    instance: Instance, deploy: Deploy, collector: Collector
+    instance: Instance, looked: str, collector: Collector
 ) -> None:
-    deploy(look, route="/look")
     unwanted, wanted = "1" * 32, "2" * 32
     response = ask(instance, "/look", traceparent=f"00-{unwanted}-{CLIENT}-00")
     assert response.headers["traceparent"].endswith("-00")
@@ -186,9 +194,8 @@ def test_what_the_client_does_not_sample_is_not_exported(
 
 
 def test_a_failure_is_an_error_with_its_traceback(
-    instance: Instance, deploy: Deploy, collector: Collector
+    instance: Instance, refusing: str, collector: Collector
 ) -> None:
-    deploy(refuse, route="/refuse")
     response = ask(instance, "/refuse")
     assert response.status_code == 500
     spans = in_trace(collector, traceparent(response)[0], 2)
@@ -201,9 +208,9 @@ def test_a_failure_is_an_error_with_its_traceback(
 
 
 def test_a_failed_call_is_an_error_in_its_callers_span(
-    instance: Instance, deploy: Deploy, collector: Collector
+    instance: Instance, deploy: Deploy, refusing: str, collector: Collector
 ) -> None:
-    deploy(Front, deploy(refuse), route="/front")
+    deploy(Front, refusing, route="/front")
     response = ask(instance, "/front")
     spans = in_trace(collector, traceparent(response)[0], 4)
     (call,) = [span for span in spans if span.kind == "CLIENT"]
@@ -216,15 +223,13 @@ def test_a_failed_call_is_an_error_in_its_callers_span(
 )
 def test_a_request_that_no_replica_answers_has_its_ingresss_span(
     instance: Instance,
-    bring_up: Deploy,
-    deploy: Deploy,
+    looked: str,
     collector: Collector,
     method: str,
     path: str,
     status: int,
     name: str,
 ) -> None:
-    deploy(look, route="/look")
     trace_id = f"{status:032x}"
     headers = {"traceparent": f"00-{trace_id}-{CLIENT}-01", "X-Request-ID": f"none-{status}"}
     assert httpx.request(method, instance.url(path), headers=headers).status_code == status
@@ -248,9 +253,9 @@ def test_a_users_own_spans_hang_below_the_step(
 
 
 async def test_a_batchs_call_names_all_its_traces(
-    instance: Instance, deploy: Deploy, collector: Collector
+    instance: Instance, deploy: Deploy, looked: str, collector: Collector
 ) -> None:
-    batched = deploy(Batched, deploy(look), route="/batched")
+    batched = deploy(Batched, looked, route="/batched")
     async with httpx.AsyncClient() as http:
         answers = await asyncio.gather(
             *(http.get(instance.url("/batched"), timeout=30) for _ in range(4))
@@ -271,10 +276,8 @@ input()  # the span of `remote` ends a moment after its answer, in a thread of R
 """
 
 
-def test_a_drivers_calls_begin_traces(
-    instance: Instance, deploy: Deploy, collector: Collector, ray_address: str
-) -> None:
-    model = deploy(look)
+def test_a_drivers_calls_begin_traces(looked: str, collector: Collector, ray_address: str) -> None:
+    model = looked
     with subprocess.Popen(
         [sys.executable, "-c", DRIVER, ray_address, model],
         env={**os.environ, **QUICKLY, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url},

@@ -35,8 +35,8 @@ async def ask_model(request: Any) -> Any:
     return await serve.get_handle("look", sync=False).call(None)
 
 
-def serve_both() -> None:
-    for function in (look, ask_model):
+def bring_up(*functions: Any) -> None:
+    for function in functions:
         name = function.__name__
         serve.create_backend(name, function, ray_actor_options={"num_cpus": 0})
         serve.create_endpoint(name, backend=name, route=f"/{name}")
@@ -49,7 +49,7 @@ def access_of(request_id: str) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("ray_cluster")
 def test_off_a_clients_trace_is_handed_on_and_recorded_and_nothing_is_imported() -> None:
     with run_instance({}) as instance:
-        serve_both()
+        bring_up(look, ask_model)
         headers = {**PARENT, "X-Request-ID": "untraced-1"}
         response = httpx.get(instance.url("/ask_model"), headers=headers, timeout=30)
         assert response.json() == {"headers": PARENT, "modules": []}
@@ -65,7 +65,7 @@ def test_a_collector_that_is_away_costs_spans_and_one_line() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     variables = {**PATIENT, "OTEL_EXPORTER_OTLP_ENDPOINT": nowhere, "OTEL_BSP_MAX_QUEUE_SIZE": "8"}
     with run_instance(variables) as instance:
-        serve_both()
+        bring_up(look)
         for _ in range(50):
             response = instance.http.get("/look")
             assert response.status_code == 200
@@ -83,7 +83,7 @@ def test_a_collector_that_never_answers_delays_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host, port = silent.getsockname()
         with run_instance({**PATIENT, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{host}:{port}"}) as i:
-            serve_both()
+            bring_up(look)
             for _ in range(50):
                 assert i.http.get("/look").status_code == 200
 
@@ -91,7 +91,7 @@ def test_a_collector_that_never_answers_delays_nothing() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_exporter_that_is_not_installed_is_told_and_traces_stay_off() -> None:
     with run_instance({"OTEL_TRACES_EXPORTER": "carrier-pigeon"}) as instance:
-        serve_both()
+        bring_up(look)
         response = instance.http.get("/look", headers=PARENT)
         assert response.json()["headers"] == PARENT
         replica = response.headers["x-serve-replica"]
@@ -111,7 +111,7 @@ def test_a_sampler_takes_its_share_and_follows_the_client() -> None:
             "OTEL_TRACES_SAMPLER": "parentbased_always_off",
         }
         with run_instance(variables) as instance:
-            serve_both()
+            bring_up(look)
             assert instance.http.get("/look").headers["traceparent"].endswith("-00")
             instance.http.get("/look", headers=PARENT)
             collector.wait(lambda span: span.trace_id == TRACE, 2)
@@ -122,7 +122,7 @@ def test_a_sampler_takes_its_share_and_follows_the_client() -> None:
 def test_what_waits_is_sent_when_the_instance_ends() -> None:
     with run_collector() as collector:
         with run_instance({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as instance:
-            serve_both()
+            bring_up(look, ask_model)
             for _ in range(5):
                 assert instance.http.get("/ask_model").status_code == 200
             assert instance.http.get("/no/such").status_code == 404

@@ -92,6 +92,7 @@ def recall_some(tag: str, count: int) -> list[dict[str, Any]]:
     deadline = time.monotonic() + 60
     while len(seen) < count and time.monotonic() < deadline:
         seen += recall(tag)
+        time.sleep(0.02)
     return seen
 
 

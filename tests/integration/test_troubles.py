@@ -26,6 +26,12 @@ FAILURES = "ray_serve_task_failures_total"
 KEEPER = "ingress keeper"
 
 
+@pytest.fixture(scope="module")
+def greeter(keep: Deploy) -> str:
+    """A backend of `greet`, at `/greet`."""
+    return keep(greet, route="/greet")
+
+
 def status() -> dict[str, Any]:
     client = serve.connect()
     return describe(client.status(), "controller")
@@ -41,9 +47,8 @@ def port_taken(port: int) -> Iterator[None]:
 
 
 def test_a_keeper_that_cannot_start_haproxy_is_seen_until_it_can(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, greeter: str
 ) -> None:
-    name = bring_up(greet)
     assert status()["healthy"]
     (folder,) = run_folders(instance.port)
     with port_taken(instance.port):
@@ -59,7 +64,7 @@ def test_a_keeper_that_cannot_start_haproxy_is_seen_until_it_can(
         )
         assert "Failed to bind" in told[-1]["exception"]
     wait_until(lambda: status()["healthy"])
-    assert instance.http.get(f"/{name}").status_code == 200
+    assert instance.http.get("/greet").status_code == 200
 
 
 def test_a_haproxy_that_hangs_is_seen_until_it_goes_on(instance: Instance) -> None:
@@ -77,11 +82,10 @@ def test_a_haproxy_that_hangs_is_seen_until_it_goes_on(instance: Instance) -> No
 
 
 def test_an_ingress_whose_folder_was_cleaned_away_takes_changes_again(
-    instance: Instance, bring_up: Deploy
+    instance: Instance, greeter: str
 ) -> None:
-    name = bring_up(greet)
     (folder,) = run_folders(instance.port)
     shutil.rmtree(folder)
-    serve.create_endpoint("late", backend=name, route="/late")
+    serve.create_endpoint("late", backend=greeter, route="/late")
     assert instance.http.get("/late").status_code == 200
     assert run_folders(instance.port) == [folder]

@@ -15,10 +15,28 @@ import serve.public as public
 ROOT = Path(__file__).parents[2]
 
 
-def run(code: str) -> None:
+EACH_IN_A_FORK = """
+import os, sys, traceback
+import ray  # once: it takes longest, and is not what is looked at
+for code in sys.argv[1:]:
+    assert not any(name.partition(".")[0] == "serve" for name in sys.modules)
+    pid = os.fork()
+    if not pid:
+        try:
+            exec(code, {"__name__": "__main__"})
+        except BaseException:
+            print(code, traceback.format_exc(), sep="\\n", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1]:
+        sys.exit(1)
+"""
+
+
+def run(code: str, *args: str) -> None:
     """In an interpreter where nothing of `serve` is loaded yet."""
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
 
@@ -42,36 +60,30 @@ def test_the_package_itself_loads_no_ray() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "first",
-    [
+def test_ingress_is_the_function_whatever_is_loaded_first() -> None:
+    firsts = (
         "from serve import ingress",
         "import serve.ingress.names",
         "import serve.ingress.actor, serve.replica.actor, serve.controller.actor",
-    ],
-)
-def test_ingress_is_the_function_whatever_is_loaded_first(first: str) -> None:
-    run(
-        f"{first}\n"
+    )
+    look = (
         "import serve, serve.ingress.process\n"
         "from serve import ingress\n"
         "from serve.asgi import ingress as function\n"
         "assert serve.ingress is ingress is function, serve.ingress\n"
     )
+    run(EACH_IN_A_FORK, *(f"{first}\n{look}" for first in firsts))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "code",
-    [
+def test_each_way_of_importing_works_as_the_first_one() -> None:
+    run(
+        EACH_IN_A_FORK,
         "from serve import start, BackendConfig; BackendConfig()",
         "from serve import *; assert callable(start) and callable(ingress)",
         "import serve; assert 'start' in dir(serve) and 'start' in serve.__all__",
         "import serve; assert serve.start and serve.client.Client is serve.Client",
-    ],
-)
-def test_each_way_of_importing_works_as_the_first_one(code: str) -> None:
-    run(code)
+    )
 
 
 @pytest.mark.slow

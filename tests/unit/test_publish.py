@@ -7,13 +7,16 @@ from typing import Any
 from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller.goal import BackendGoal, EndpointGoal, Goal
 from serve.controller.observed import Observed, Phase, ReplicaView
-from serve.controller.publish import INGRESS_KEY, backend_key, endpoint_key, publish
+from serve.controller.publish import publish
 from serve.records import (
+    INGRESS_KEY,
     BackendTargets,
     EndpointTargets,
     IngressRoute,
     IngressTable,
     ReplicaAddress,
+    backend_key,
+    endpoint_key,
 )
 from serve.traffic import TrafficPolicy
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.instrument.encode import encode_line, encode_tail
@@ -109,8 +109,8 @@ def test_the_line_of_every_wanted_record_contains_all_the_needles(
     query = Query(**tags, request_id=request_id, text=message[begin : begin + 3])
     for record in (line_of, batch):
         line = encode_line(record, tail)
-        assume(query.matches(json.loads(line)))
-        assert all(needle in line for needle in query.needles())
+        is_wanted = query.matches(json.loads(line))  # but for what a line can't hold
+        assert not is_wanted or all(needle in line for needle in query.needles())
 
 
 def test_the_rarest_needle_is_searched_for_first() -> None:
