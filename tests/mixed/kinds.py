@@ -351,10 +351,8 @@ KINDS = (
     Kind("raises in a thread", 2, _raising("failing_blocking")),
     Kind("raises in a task", 2, _raising("failing_in_task")),
     Kind("refused header", 1, _plain(method="refused", wants=lambda _: {"error": "BadAnswerErr"})),
-    # The ingress has a second record, `replica_died`, of each that breaks, and of one in a hundred
-    # that a client left, until it knows better. Then: weight 1 and 1.5.
-    Kind("stream breaks", 0, _breaking),
-    Kind("leaves in a stream", 0, _leave_stream),
+    Kind("stream breaks", 1, _breaking),
+    Kind("leaves in a stream", 1.5, _leave_stream),
     Kind("leaves in its upload", 1.5, _leave_upload),
     Kind("leaves early", 1.5, _leave_early("plain", "slow")),
     Kind("leaves a blocking handler early", 0.3, _leave_early("twice", "slow_blocking")),
@@ -413,11 +411,10 @@ KINDS = (
     Kind("in a batch", 2, _plain(method="in_batch")),
     Kind("full queue", 2, _waiting("tight", "queue_full")),
     Kind("slow queue", 1, _waiting("impatient", "queue_timeout")),
-    # Whose replica dies: a 502 with an id, and one record of the ingress. Not so yet. To be given
-    # small weights (0.1): each ends a process that takes seconds to come back.
-    Kind("GET that kills", 0, _dying("GET")),
-    Kind("POST that kills", 0, _dying("POST")),
-    Kind("while replicas are killed", 0, _while_killed),
+    # Small weights: each ends a process that takes seconds to come back.
+    Kind("GET that kills", 0.05, _dying("GET")),
+    Kind("POST that kills", 0.05, _dying("POST")),
+    Kind("while replicas are killed", 0.5, _while_killed),
     Kind("call that kills", 0, _call("__call__", None, "mortal", die="1")),
 )
 """All kinds, and their weights. Weight 0: not sent."""
