@@ -48,7 +48,11 @@ class Metric:
         return (name,)
 
 
-LATENCY_BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+LATENCY_BUCKETS_MS = (
+    *(1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0),
+    *(1000.0, 1250.0, 1500.0, 2000.0, 3000.0, 5000.0, 10_000.0, 30_000.0, 60_000.0),
+)
+"""Ray Serve 1.3.0's, and more: a time near 1 s must not look like 2 s."""
 
 _C, _G, _H = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
 

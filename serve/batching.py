@@ -1,19 +1,14 @@
-"""Batches: the marker `accept_batch`, the decorator `batch`, and the queue under both."""
+"""Batches: the marker `accept_batch`, and the decorator `batch`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import inspect
 import weakref
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from observability.instrument import tracing
-from observability.instrument.context import RequestContext, join_contexts, request_context
-from serve.errors import RayServeException
+from serve.batch_queue import BatchQueue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,110 +31,6 @@ def accept_batch(f: F) -> F:
 def accepts_batches(f: object) -> bool:
     """Whether a callable is marked with `accept_batch`."""
     return bool(getattr(f, _MARK, False))
-
-
-def check_batch_result(result: object, batch_size: int) -> list[Any]:
-    """The answers of a batch, one each.
-
-    Raises:
-        RayServeException: the result has no order, or another length than the batch.
-    """
-    if (
-        not isinstance(result, Iterable)
-        or isinstance(result, (dict, set, frozenset, str, bytes))
-        or not hasattr(result, "__len__")
-    ):
-        raise RayServeException(
-            "RayServe expects an ordered iterable object but the replica returned a "
-            f"{type(result)}. Return a list with one answer for each request of the batch."
-        )
-    answers = list(result)
-    if len(answers) != batch_size:
-        raise RayServeException(
-            f"Worker doesn't preserve batch size. The input has length {batch_size} but the "
-            f"returned list has length {len(answers)}. Please return a list of results with length "
-            "equal to the batch size."
-        )
-    return answers
-
-
-_Entry = tuple[Any, "asyncio.Future[Any]", RequestContext | None]
-
-
-class BatchQueue:
-    """Collects items for one event loop and hands them on in batches, one batch at a time.
-
-    Args:
-        run: takes the items of a batch, returns their answers in order.
-        max_batch_size: most items of a batch.
-        wait_timeout_s: how long the first item waits for others, seconds.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[list[Any]], Awaitable[object]],
-        max_batch_size: int,
-        wait_timeout_s: float,
-    ) -> None:
-        self._run = run
-        self.max_batch_size = max_batch_size
-        self.wait_timeout_s = wait_timeout_s
-        self._items: deque[_Entry] = deque()
-        self._full = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
-
-    def put(self, item: object) -> asyncio.Future[Any]:
-        """Add an item; the future gives its answer, or the whole batch's exception."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._items.append((item, future, request_context.get()))
-        if len(self._items) >= self.max_batch_size:
-            self._full.set()
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.get_running_loop().create_task(self._work())
-        return future
-
-    async def _work(self) -> None:
-        while self._items:
-            await self._fill()
-            batch = self._take()
-            if batch:
-                await self._answer(batch)
-
-    async def _fill(self) -> None:
-        if self.wait_timeout_s <= 0 or len(self._items) >= self.max_batch_size:
-            return
-        self._full.clear()
-        with contextlib.suppress(asyncio.TimeoutError):  # then the batch is not full
-            await asyncio.wait_for(self._full.wait(), self.wait_timeout_s)
-
-    def _take(self) -> list[_Entry]:
-        batch: list[_Entry] = []
-        while self._items and len(batch) < self.max_batch_size:
-            entry = self._items.popleft()
-            if not entry[1].done():  # its caller gave up
-                batch.append(entry)
-        return batch
-
-    async def _answer(self, batch: list[_Entry]) -> None:
-        try:
-            # This task goes on from batch to batch: what is said in one is not its first request's.
-            tracing.enter(join_contexts([context for _, _, context in batch]))
-            result = await self._run([item for item, _, _ in batch])
-            answers = check_batch_result(result, len(batch))
-        except GeneratorExit:  # the loop has ended: nobody waits
-            raise
-        # Task boundary: whatever it is, sys.exit() included, it is the callers' own, and whoever
-        # got no answer would wait for ever.
-        except BaseException as error:  # noqa: BLE001
-            # A future refuses this one, as a coroutine does.
-            failure = RuntimeError(str(error)) if isinstance(error, StopIteration) else error
-            for _, future, _ in batch:
-                if not future.done():
-                    future.set_exception(failure)
-            return
-        for (_, future, _), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
 
 
 def batch(

@@ -28,7 +28,11 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     span_id: str = ""
     parent_id: str = ""
     queue_ms: float = -1.0
+    sender_ms: float = 0.0
+    replica_ms: float = 0.0
+    batch_ms: float = 0.0
     processing_ms: float = -1.0
+    send_ms: float = 0.0
     bytes_in: int = -1
     bytes_out: int = -1
     client: str = ""

@@ -63,6 +63,7 @@ class RequestContext:
         batch_size: requests of the batch that it is handled in.
         batch_ids: of code that works for a batch, the ids of all its requests.
         trace: where it stands in its W3C trace; None without one.
+        waits: what it waited for at its replica, `waits.Waits`; None: for nothing.
     """
 
     request_id: str
@@ -74,6 +75,7 @@ class RequestContext:
     batch_size: int = 1
     batch_ids: tuple[str, ...] = ()
     trace: Trace | None = None
+    waits: Any = None
 
     @property
     def trace_headers(self) -> dict[str, str]:

@@ -91,7 +91,9 @@ def compare(before: Look, after: Look, seconds: float) -> list[Row]:
 
 
 def quantile(buckets: Buckets, share: float) -> float | None:
-    """The value that a share of the values does not exceed, as Prometheus estimates it.
+    """The value that a share of the values does not exceed.
+
+    Estimated as Prometheus does, but where all values are in one bucket: then it is their mean.
 
     Args:
         buckets: the values.
@@ -103,6 +105,8 @@ def quantile(buckets: Buckets, share: float) -> float | None:
     total = sum(buckets.counts)
     if total == 0:
         return None
+    if max(buckets.counts) == total:  # all alike: their mean says more than the bucket's bounds
+        return buckets.sum / total
     wanted, seen, low = share * total, 0, 0.0
     for bound, count in zip(buckets.bounds, buckets.counts, strict=False):
         if count and seen + count >= wanted:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from observability.instrument.waits import own_waits
 from serve.asgi import bind_routes
-from serve.batching import BatchQueue, accepts_batches
+from serve.batch_queue import BatchQueue
+from serve.batching import accepts_batches
 from serve.config import BackendConfig, Traits
 from serve.definition import ASGI_APP, Definition, takes_request
 from serve.errors import NotExposedError, RayServeException
@@ -126,18 +128,25 @@ class UserCallable:
                 "backend's configuration."
             )
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a thread, or for their batch."""
+        return self._threads.waiting + sum(queue.waiting for queue in self._batches.values())
+
     def run(self, name: str, method: Method, request: object) -> Awaitable[Any]:
-        """Run a method for one request."""
+        """Run a method for one request. Its waits together are at most `queue_timeout_s`."""
         if method.is_batched:
-            return self._batch_queue(name, method).put(request)
+            limit_s = self._config.queue_timeout_s - own_waits().gate_s
+            return self._batch_queue(name, method).put(request, limit_s)
         if method.is_async:
             result: Awaitable[Any] = (
                 method.function(request) if method.takes_request else method.function()
             )
             return result
-        if method.takes_request:
-            return self._threads.run(method.function, request)
-        return self._threads.run(method.function)
+        args = (request,) if method.takes_request else ()
+        waits = own_waits()
+        limit_s = self._config.queue_timeout_s - waits.gate_s
+        return self._threads.run_request(method.function, *args, waits=waits, limit_s=limit_s)
 
     def discard(self) -> None:
         """Let go of the callable, so that its `__del__` runs now."""
@@ -197,7 +206,7 @@ class UserCallable:
             async def run_batch(requests: list[Any]) -> object:
                 if method.is_async:
                     return await method.function(requests)
-                return await self._threads.run(method.function, requests)
+                return await self._threads.run_request(method.function, requests, waits=own_waits())
 
             size, wait = self._config.max_batch_size or 1, self._config.batch_wait_timeout
             queue = self._batches[name] = BatchQueue(run_batch, size, wait)

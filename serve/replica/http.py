@@ -169,6 +169,10 @@ class HTTPEntry:
                 return  # nobody is there to be told, and nothing of ours went wrong
             if is_stopped(error):
                 raise
+            if isinstance(error, QueueTimeoutError) and reply.visit.is_waiting:
+                reply.visit.error = "queue_timeout"
+                await reply.refuse(503, str(error))
+                return
             await self._fail(scope, reply, error)
             if not reply.is_whole:
                 raise  # an answer that has begun is cut

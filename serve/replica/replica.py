@@ -89,7 +89,7 @@ class Replica:
         self._sidecar: SidecarClient | None = None
         self._sidecar_task: asyncio.Task[None] | None = None
         self._lag_watch: asyncio.Task[None] | None = None
-        records.metrics.read_load = lambda: (self._gate.inside, self._gate.waiting)
+        records.metrics.read_load = self._read_load
 
     @property
     def is_asgi(self) -> bool:
@@ -116,7 +116,9 @@ class Replica:
         loop = asyncio.get_running_loop()
         self._lag_watch = loop.create_task(keep_running(LAG_WATCH, self._watch_lag))
         if is_supported():
-            self._sidecar = self._make_sidecar()
+            told = (spec.config.retries, self._records.folder, self._records.static)
+            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
+            self._sidecar = SidecarClient(settings)
             self._sidecar_task = loop.create_task(keep_running(SIDECAR, self._sidecar.keep))
         return await self._listen()
 
@@ -176,6 +178,11 @@ class Replica:
             self._sidecar.configure(config.retries)
         self.config_version = version
 
+    def _read_load(self) -> tuple[int, int]:
+        """Requests that user code works for, and those that wait here."""
+        waiting = self._user.waiting
+        return max(0, self._gate.inside - waiting), self._gate.waiting + waiting
+
     def see_others(self, addresses: Iterable[ReplicaAddress]) -> None:
         """Take where the replicas of the backend are, this one among them."""
         if self._sidecar is not None:
@@ -213,19 +220,6 @@ class Replica:
             await self._lifespan.stop()
         self._user.discard()
         self._threads.stop()
-
-    def _make_sidecar(self) -> SidecarClient:
-        spec = self.spec
-        return SidecarClient(
-            Settings(
-                spec.backend_tag,
-                spec.replica_tag,
-                spec.config.retries,
-                self._records.folder,
-                self._records.static,
-                self._registry,
-            )
-        )
 
     async def expose(self) -> ReplicaAddress:
         """Listen where other nodes reach it too; its address from now on."""

@@ -78,7 +78,7 @@ class Reply:
                 if self.inbox is not None:
                     self.inbox.close()
                 self._hold(self.end)
-                await self._send(message)
+                await self._pass_on(message)
                 self.is_whole = True
                 return
         elif kind in _STARTS:
@@ -94,9 +94,15 @@ class Reply:
                 headers.append((b"traceparent", context.trace_headers["traceparent"].encode()))
         elif kind == "websocket.send":
             self.visit.bytes_out += len(message.get("bytes") or message.get("text") or "")
-        await self._send(message)
+        await self._pass_on(message)
         if kind == "websocket.close":
             self.visit.close_code = message.get("code", 1000)
+
+    async def _pass_on(self, message: Message) -> None:
+        """A client that reads slowly, or HAProxy for it, makes this wait."""
+        self.visit.begin_sending()
+        await self._send(message)
+        self.visit.end_sending()
 
     async def refuse(self, status: int, text: str) -> None:
         """Answer with an error of Tagtrail's own."""

@@ -7,6 +7,7 @@ path.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,10 +16,39 @@ from queue import SimpleQueue
 from typing import Any
 
 from observability.instrument.supervision import keep_thread_running
+from observability.instrument.waits import Waits
+from serve.errors import QueueTimeoutError
 
 THREAD_NAME = "handler"
 
-_Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+_Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...], "_Turn | None"]
+
+
+class _Turn:
+    """A request's turn, taken once: by the thread that runs it, or by the limit of its wait.
+
+    Args:
+        waits: hears that the wait is over.
+    """
+
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
+        self._left = [None]
+
+    def take(self) -> bool:
+        """Whether it was still to be had. Any thread may call it."""
+        try:
+            self._left.pop()
+        except IndexError:
+            return False
+        return True
+
+    def begin(self) -> bool:
+        """Take it to run; False when it is over."""
+        if not self.take():
+            return False
+        self._waits.end()
+        return True
 
 
 class HandlerThreads:
@@ -30,6 +60,7 @@ class HandlerThreads:
 
     def __init__(self, count: int) -> None:
         self._count = 0
+        self._unfinished = 0
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_woken = False
@@ -50,11 +81,51 @@ class HandlerThreads:
             self._jobs.put(None)
         self._count = count
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a thread now."""
+        return self._jobs.qsize()
+
     def run(self, function: Callable[..., Any], *args: object) -> asyncio.Future[Any]:
         """Run a function in a thread. A future that is cancelled before its turn is never run."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put((future, copy_context().run, (function, *args)))
+        return self._put(function, args, None)
+
+    def run_request(
+        self, function: Callable[..., Any], *args: object, waits: Waits, limit_s: float = math.inf
+    ) -> asyncio.Future[Any]:
+        """`run` for a request, whose wait is told and has a limit.
+
+        Args:
+            function: the handler.
+            *args: its arguments.
+            waits: hears when the wait begins and ends.
+            limit_s: after so many seconds without a thread the future fails with QueueTimeoutError.
+        """
+        waits.begin(for_batch=False)
+        turn = _Turn(waits)
+        future = self._put(function, args, turn)
+        if self._unfinished > self._count and limit_s < math.inf:  # no thread is free
+            timer = self._loop.call_later(max(0.0, limit_s), self._expire, future, turn)
+            future.add_done_callback(lambda _: timer.cancel())
         return future
+
+    def _put(
+        self, function: Callable[..., Any], args: tuple[object, ...], turn: _Turn | None
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._unfinished += 1
+        self._jobs.put((future, copy_context().run, (function, *args), turn))
+        return future
+
+    def _expire(self, future: asyncio.Future[Any], turn: _Turn) -> None:
+        if turn.take() and not future.done():
+            future.set_exception(
+                QueueTimeoutError(
+                    f"No handler thread was free in time: {self._count} (handler_threads) are "
+                    f"busy, {self.waiting} calls wait. Add replicas, or raise handler_threads or "
+                    "queue_timeout_s."
+                )
+            )
 
     def stop(self) -> None:
         """End every thread after what it does now."""
@@ -66,13 +137,16 @@ class HandlerThreads:
             del job  # keep no request alive until the next one comes
 
     def _run_job(
-        self, future: asyncio.Future[Any], function: Callable[..., Any], args: tuple[Any, ...]
+        self,
+        future: asyncio.Future[Any],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        turn: _Turn | None,
     ) -> None:
-        if future.cancelled():
-            return
         result, error = None, None
         try:
-            result = function(*args)
+            if not future.cancelled() and (turn is None or turn.begin()):
+                result = function(*args)
         except BaseException as raised:  # noqa: BLE001 - it belongs to who awaits the future
             error = RuntimeError(str(raised)) if isinstance(raised, StopIteration) else raised
         self._done.append((future, result, error))
@@ -86,7 +160,8 @@ class HandlerThreads:
         self._is_woken = False
         while self._done:
             future, result, error = self._done.popleft()
-            if future.cancelled():
+            self._unfinished -= 1
+            if future.done():  # cancelled, or its time was over
                 continue
             if error is None:
                 future.set_result(result)

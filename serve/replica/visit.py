@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
+from observability.instrument.waits import Waits
 from serve.errors import NotExposedError, QueueTimeoutError
 from serve.replica.failures import describe_error, describe_failure, is_stopped
 
 _NOT_FOUND = 404
 _FAILED = 500
 _BUSY = 503
+_WORTH_TELLING_S = 0.001
 
 
 class Visit:
@@ -29,8 +31,12 @@ class Visit:
         bytes_out: of the answer's body; -1: not known.
 
     Attributes:
-        queue_s: wait before the handler ran, seconds.
-        processing_s: from there to the end, seconds.
+        sender_s: from its sending to its arrival here, waiting at the sender included, seconds.
+        gate_s: wait for a place here, seconds.
+        thread_s: wait for a handler thread, seconds.
+        batch_s: wait for its batch, seconds.
+        send_s: wait for the client to take the answer, seconds.
+        processing_s: all else until its end, the user's code, seconds.
         bytes_in: of the request's body; -1: not known.
         retries: replicas that died of it before it came here.
         client: its address, if that is to be told.
@@ -44,8 +50,10 @@ class Visit:
         "_arrived",
         "_begun",
         "_is_ended",
+        "_sending",
         "_sent_us",
         "_tell",
+        "batch_s",
         "bytes_in",
         "bytes_out",
         "client",
@@ -54,12 +62,15 @@ class Visit:
         "error",
         "exception",
         "failure",
+        "gate_s",
         "method",
         "path",
         "processing_s",
-        "queue_s",
         "retries",
+        "send_s",
+        "sender_s",
         "status",
+        "thread_s",
         "way",
     )
 
@@ -78,14 +89,15 @@ class Visit:
         self._tell = tell
         self._sent_us = sent_us
         self._arrived = time.perf_counter()
-        self._begun = -1.0
+        self._begun = self._sending = -1.0
         self._is_ended = False
         self.context = context
         self.way = way
         self.method = method
         self.path = path
         self.status = status
-        self.queue_s = self.processing_s = 0.0
+        self.sender_s = self.gate_s = self.thread_s = self.batch_s = 0.0
+        self.send_s = self.processing_s = 0.0
         self.bytes_in = -1
         self.retries = 0
         self.close_code = 0
@@ -98,16 +110,39 @@ class Visit:
         """Whether it was told."""
         return self._is_ended
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no code of the user's has begun to work for it."""
+        waits = self.context.waits
+        return self._begun < 0 or (waits is not None and waits.is_waiting)
+
+    @property
+    def queue_s(self) -> float:
+        """All waits before the user's code, seconds."""
+        return self.sender_s + self.gate_s + self.thread_s + self.batch_s
+
     def begin(self) -> None:
-        """The wait is over, the handler runs now."""
-        self.queue_s = self._wait_s()
-        self._begun = time.perf_counter()
+        """It has a place: the handler runs now, or waits for a thread or its batch."""
+        self._begun = now = time.perf_counter()
+        self._tell_wait(now)
+        if self.gate_s > _WORTH_TELLING_S:  # it counts against what may be waited in all
+            self.context.waits = self.context.waits or Waits()
+            self.context.waits.gate_s = self.gate_s
+
+    def begin_sending(self) -> None:
+        """A piece of the answer is handed on."""
+        self._sending = time.perf_counter()
+
+    def end_sending(self) -> None:
+        """It was taken."""
+        self.send_s += time.perf_counter() - self._sending
+        self._sending = -1.0
 
     def fail(self, error: BaseException) -> None:
         """A call ended with an exception, which its caller gets."""
         if is_stopped(error):
             self.status, self.error = CALLER_GONE, "caller_gone"
-        elif isinstance(error, QueueTimeoutError) and self._begun < 0:
+        elif isinstance(error, QueueTimeoutError) and self.is_waiting:
             self.status, self.error = _BUSY, "queue_timeout"
         elif isinstance(error, NotExposedError):
             self.status, self.error = _NOT_FOUND, "method_not_exposed"
@@ -120,17 +155,28 @@ class Visit:
         if self._is_ended:
             return
         self._is_ended = True
+        now = time.perf_counter()
         if self._begun < 0:  # its turn never came
-            self.queue_s = self._wait_s()
+            self._tell_wait(now)
         else:
-            self.processing_s = time.perf_counter() - self._begun
+            if self._sending >= 0:
+                self.send_s += now - self._sending
+            waits = self.context.waits
+            if waits is not None:
+                waits.end()
+                self.thread_s, self.batch_s = waits.thread_s, waits.batch_s
+            waited_s = self.thread_s + self.batch_s + self.send_s
+            self.processing_s = max(0.0, now - self._begun - waited_s)
         self._tell(self)
         self.failure = None  # its frames know who made the visit
 
-    def _wait_s(self) -> float:
-        """Since it was sent. To another process only the wall clock is the same.
+    def _tell_wait(self, now: float) -> None:
+        """The wait at the sender and at the gate, until now.
 
-        On another node that is another clock, so the wait is at least the one here.
+        To another process only the wall clock is the same. On another node that is another clock:
+        one that is ahead of ours has not waited at all.
         """
-        here_s = time.perf_counter() - self._arrived
-        return max(here_s, time.time() - self._sent_us / 1_000_000) if self._sent_us else here_s
+        self.gate_s = now - self._arrived
+        if self._sent_us:
+            since_s = time.time() - self._sent_us / 1_000_000
+            self.sender_s = max(0.0, since_s - self.gate_s)

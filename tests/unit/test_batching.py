@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from serve import batching
-from serve.batching import BatchQueue, accept_batch, accepts_batches, batch, check_batch_result
+from serve import batch_queue, batching
+from serve.batch_queue import BatchQueue, check_batch_result
+from serve.batching import accept_batch, accepts_batches, batch
 from serve.errors import RayServeException
 
 
@@ -201,7 +202,7 @@ async def test_a_context_that_cannot_be_entered_answers_the_callers_too(
 
     queue = BatchQueue(give, 2, 0)
     with monkeypatch.context() as patched:
-        patched.setattr(batching.tracing, "enter", refuse)
+        patched.setattr(batch_queue.tracing, "enter", refuse)
         with pytest.raises(OSError, match="an exporter's"):
             await asyncio.wait_for(queue.put(1), 60)
     assert await queue.put(2) == 2

@@ -63,10 +63,9 @@ def test_a_histogram_has_cumulative_buckets_a_sum_and_a_count() -> None:
     bounds = {
         dict(key[1])["le"]: value for key, value in series.items() if key[0] == f"{name}_bucket"
     }
-    assert list(bounds) == [
-        *("1.0", "2.0", "5.0", "10.0", "20.0", "50.0", "100.0", "200.0", "500.0"),
-        *("1000.0", "2000.0", "5000.0", "+Inf"),
-    ]
+    of_ray_serve = ("1.0", "2.0", "5.0", "10.0", "20.0", "50.0", "100.0", "200.0", "500.0")
+    assert set(bounds) >= {*of_ray_serve, "1000.0", "2000.0", "5000.0", "+Inf"}
+    assert list(bounds)[:-1] == sorted(list(bounds)[:-1], key=float)
     assert (bounds["1.0"], bounds["5.0"], bounds["10.0"], bounds["5000.0"]) == (2, 2, 3, 3)
     assert bounds["+Inf"] == series[(f"{name}_count", labels)] == 4
     assert series[(f"{name}_sum", labels)] == 0.5 + 1.0 + 7.0 + 9999.0

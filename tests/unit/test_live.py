@@ -121,9 +121,12 @@ def test_times_are_those_of_the_interval_over_all_batch_sizes() -> None:
     [
         ([], 0.5, None),
         ([0.5, 0.5], 0.5, 0.5),
-        ([15.0] * 10, 1.0, 20.0),
-        ([15.0] * 10, 0.5, 15.0),
-        ([1e9], 0.5, 5000.0),
+        ([15.0] * 10, 0.99, 15.0),  # of one bucket the mean is known
+        ([1003.0] * 3, 0.99, 1003.0),
+        ([1e9], 0.5, 1e9),
+        ([15.0] * 5 + [1.0] * 5, 1.0, 20.0),
+        ([15.0] * 5 + [1.0] * 5, 0.75, 15.0),
+        ([1.0, 1e9], 1.0, 60_000.0),
     ],
 )
 def test_a_quantile_is_interpolated_within_its_bucket(

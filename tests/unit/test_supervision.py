@@ -193,7 +193,7 @@ SEEN_OTHERWISE = {
     "serve/transport/loopthread.py:__init__": "a loop; what runs on it is followed by a future",
     "serve/transport/loopthread.py:_take": "followed by a future",
     "serve/watcher.py:run": "awaited there",
-    "serve/batching.py:put": "answers its callers whatever happens",
+    "serve/batch_queue.py:put": "answers its callers whatever happens",
     "serve/replica/inbox.py:start_watch": "reads for a request that waits for it",
     "serve/replica/lifespan.py:_ask": "awaited there",
     "serve/ingress/master.py:launch": "a process's exit code",
