@@ -13,7 +13,6 @@ from starlette.types import Message
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.logging_config import LoggingConfig
-from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig, Traits
@@ -25,6 +24,7 @@ from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
+from serve.replica.loopwatch import LoopWatch
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
 from serve.replica.threads import HandlerThreads
@@ -34,8 +34,6 @@ from serve.transport.server import CallServer
 
 CLOSE_GRACE_S = 2.0
 LOOPBACK = "127.0.0.1"
-LAG_TICK_S = 0.1
-LAG_WATCH = "watch of the event loop's lag"
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class Replica:
         self._http: HTTPServer
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
-        self._lag_watch: asyncio.Task[None] | None = None
+        self._loop_watch = LoopWatch(records.metrics)
         records.metrics.read_load = lambda: (self._gate.inside, self._gate.waiting)
 
     @property
@@ -143,9 +141,7 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        self._lag_watch = asyncio.get_running_loop().create_task(
-            keep_running(LAG_WATCH, self._watch_lag)
-        )
+        self._loop_watch.start()
         return await self._listen()
 
     async def execute(self, call: Call, way: str) -> Any:
@@ -220,8 +216,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Close every way in, run the application's shutdown, let go of the callable."""
-        if self._lag_watch is not None:
-            self._lag_watch.cancel()
+        self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
         if self._lifespan is not None:
@@ -280,17 +275,6 @@ class Replica:
 
     def _app_state(self) -> dict[str, Any]:
         return {} if self._lifespan is None else dict(self._lifespan.state)
-
-    async def _watch_lag(self) -> None:
-        """How late a timer is: how long this loop was busy with something else."""
-        loop = asyncio.get_running_loop()
-        while True:
-            worst_s = 0.0
-            for _ in range(round(1 / LAG_TICK_S)):
-                due = loop.time() + LAG_TICK_S
-                await asyncio.sleep(LAG_TICK_S)
-                worst_s = max(worst_s, loop.time() - due)
-            self._records.metrics.loop_lag_ms = worst_s * 1000
 
     def _is_idle(self) -> bool:
         return self._gate.inside == 0 and self._gate.waiting == 0
