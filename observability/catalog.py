@@ -158,7 +158,8 @@ REPLICA_STATE = Metric(
     "serve_replica_state",
     _G,
     ("backend", "replica", "state"),
-    "1 for the state that a replica is in: STARTING, RUNNING, RESTARTING or STOPPING.",
+    "1 for the state that a replica is in: STARTING, RUNNING, UNRESPONSIVE (its event loop does "
+    "not answer, so it is ended and started anew), RESTARTING or STOPPING.",
 )
 LOOP_LAG = Metric(
     "serve_replica_loop_lag_ms",

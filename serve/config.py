@@ -96,6 +96,15 @@ class BackendConfig(BaseModel):
     startup_timeout_s: float = Field(default=600.0, gt=0)
     """Longest time for a constructor before create or update gives up, seconds. Ours."""
 
+    health_check_period_s: float = Field(default=10.0, gt=0)
+    """How often a running replica's event loop is asked for a sign of life, seconds; looked at once
+    a second. Ours, not 1.3.0's."""
+
+    health_check_timeout_s: float = Field(default=30.0, gt=0)
+    """A running replica whose event loop gives none for so long, seconds, is ended and started
+    anew: an `async` handler or application that blocks the loop counts, a blocking handler, which
+    runs in a thread, does not. Ours, not 1.3.0's."""
+
     logging_config: LoggingConfig | None = None
     """How this backend's records are written; what is not set in it is as the instance has it.
     Ours, not 1.3.0's."""
@@ -131,6 +140,12 @@ class BackendConfig(BaseModel):
         if self.logging_config is not None and change.logging_config is not None:
             fields["logging_config"] = change.logging_config.over(self.logging_config)
         return BackendConfig(**fields)
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """What was stored before an option came to be has that option's default."""
+        super().__setstate__(state)
+        for name, option in type(self).model_fields.items():
+            self.__dict__.setdefault(name, option.get_default(call_default_factory=True))
 
     def _set_default_concurrency(self, is_blocking: bool) -> None:
         # Written past pydantic: a default that was worked out must not count as set by the user.

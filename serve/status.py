@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.controller.goal import BackendGoal, Goal
+from serve.controller.health import LATE_S, unanswered_s
 from serve.controller.observed import Observed, Phase
 
 
@@ -18,6 +19,8 @@ class Status:
     pid: int
     trouble: str = ""
     """What fails in the controller's own process, and since when; "" when nothing does."""
+    now: float = 0.0
+    """When it was made, seconds of the clock of the views."""
 
 
 def describe(status: Status, controller_name: str) -> dict[str, Any]:
@@ -27,7 +30,8 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
         `{"healthy", "controller": {"name", "pid"}, "http": {...}, "ingresses": [...], "endpoints":
         [...],
         "backends": [{"tag", "healthy", "goal", "running", "replicas": [...], "last_error"}],
-        "troubles": [...]}`. A trouble is a sentence: what fails where, since when and why.
+        "troubles": [...]}`. A trouble is a sentence: what fails where, since when and why. A
+        replica's `unanswered_s` is for how long it has owed its event loop's sign of life.
     """
     ingresses = [
         {
@@ -67,6 +71,20 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
     }
 
 
+def find_silent(status: Status) -> dict[str, str]:
+    """Replicas that do not answer their health check: a clause for people each, by tag."""
+    found = {}
+    for tag, replica in sorted(status.observed.replicas.items()):
+        owed_s = unanswered_s(replica, status.now)
+        if replica.phase is Phase.UNRESPONSIVE or owed_s >= LATE_S:
+            since = f": no sign of life from its event loop for {owed_s:.0f} s" if owed_s else ""
+            found[tag] = (
+                f"replica '{tag}' of backend '{replica.backend_tag}' does not answer its health "
+                f"check{since}"
+            )
+    return found
+
+
 def _troubles(status: Status) -> list[str]:
     """What fails in processes that go on, with the name of each."""
     observed = status.observed
@@ -99,6 +117,7 @@ def _backend(backend: BackendGoal, status: Status) -> dict[str, Any]:
                 "tag": replica.tag,
                 "phase": replica.phase.value,
                 "restarts": replica.restarts,
+                "unanswered_s": round(unanswered_s(replica, status.now), 1),
                 "node_id": replica.address.node_id if replica.address else None,
                 "http": f"{replica.address.host}:{replica.address.http_port}"
                 if replica.address

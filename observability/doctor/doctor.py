@@ -104,4 +104,5 @@ class Doctor:
             headers={ID: self._canary.request_id},
             limit_s=ANSWER_S,
         )
-        return entrance.judge_answer(self._canary, reply), reply.headers.get(REPLICA, "")
+        answer = entrance.judge_answer(self._canary, reply, self._facts.silent)
+        return answer, reply.headers.get(REPLICA, "")

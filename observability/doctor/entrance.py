@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from observability.doctor.findings import Finding, Station, bad, good
@@ -30,11 +31,17 @@ class Canary:
     path: str = ""
 
 
-def judge_answer(canary: Canary, reply: Reply) -> Finding:
-    """Whether the canary was answered, by whom it should be, with our headers."""
+def judge_answer(canary: Canary, reply: Reply, silent: Sequence[str] = ()) -> Finding:
+    """Whether the canary was answered, by whom it should be, with our headers.
+
+    Args:
+        canary: the request.
+        reply: what came.
+        silent: replicas that do not answer their health check, a clause each.
+    """
     station = Station.ANSWER
     if reply.error:
-        return _judge_silence(reply)
+        return _judge_silence(canary, reply, silent)
     seen_id = reply.headers.get(ID, "")
     if seen_id != canary.request_id:
         server = reply.headers.get("server", "")
@@ -59,11 +66,17 @@ def judge_answer(canary: Canary, reply: Reply) -> Finding:
     return _judge_endpoint(canary, reply)
 
 
-def _judge_silence(reply: Reply) -> Finding:
+def _judge_silence(canary: Canary, reply: Reply, silent: Sequence[str]) -> Finding:
     causes = {
         REFUSED: "The ingress does not listen.",
-        TOO_LATE: "HAProxy hangs, the machine is overloaded, or the endpoint takes that long.",
+        TOO_LATE: "HAProxy hangs, or the machine is overloaded.",
     }
+    if canary.path:  # which a replica answers
+        causes[TOO_LATE] = (
+            f"The endpoint may wait for one that hangs: {'; '.join(silent)}."
+            if silent
+            else "The endpoint takes that long; else HAProxy hangs, or the machine is overloaded."
+        )
     return bad(
         Station.ANSWER,
         f"{reply.url}: {reply.error}",

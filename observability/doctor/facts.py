@@ -49,6 +49,7 @@ class InstanceFacts:
         has_access_log: whether requests leave records: of each backend by tag, of the ingresses
             under "".
         discovery: files in which Prometheus finds the pages, by job.
+        silent: replicas that do not answer their health check, a clause each.
     """
 
     ingress: str
@@ -58,6 +59,7 @@ class InstanceFacts:
     replica_nodes: Mapping[str, str] = field(default_factory=dict)
     has_access_log: Mapping[str, bool] = field(default_factory=dict)
     discovery: Mapping[str, str] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
 
     def node_of(self, replica: str) -> NodeFacts:
         """The node that answered: a replica's, or with "" the ingress's."""

@@ -128,7 +128,7 @@ BOARD = Board(
                 ),
                 Panel(
                     "States",
-                    "STARTING, RUNNING, RESTARTING, STOPPING.",
+                    "STARTING, RUNNING, UNRESPONSIVE, RESTARTING, STOPPING.",
                     (Query(f"sum by (state) ({now(catalog.REPLICA_STATE, OWN)})", "{{state}}"),),
                 ),
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -137,7 +137,7 @@ def _examine(
     from observability.doctor.probes import Probes
     from observability.trail.nodes import cluster_folders
     from serve.command.doctor_facts import gather_facts
-    from serve.status import describe
+    from serve.status import describe, find_silent
 
     try:
         status = client.status()
@@ -146,7 +146,7 @@ def _examine(
             Station.INSTANCE, str(error), "The controller does not answer.", "tagtrail status"
         )
         return
-    yield _judge_instance(describe(status, client.controller_name))
+    yield _judge_instance(describe(status, client.controller_name), find_silent(status))
     here, others = cluster_folders()
     probes = Probes(auth)
     try:
@@ -173,9 +173,17 @@ def _describe_cluster() -> str:
     return f"{nodes}, {ray.get_runtime_context().gcs_address}"
 
 
-def _judge_instance(described: dict[str, Any]) -> Finding:
-    """As `tagtrail status` says."""
+def _judge_instance(described: dict[str, Any], silent: Mapping[str, str]) -> Finding:
+    """As `tagtrail status` says. `silent`: see `serve.status.find_silent`."""
     backends = described["backends"]
+    for tag, clause in silent.items():
+        return bad(
+            Station.INSTANCE,
+            "; ".join(silent.values()),
+            f"An event loop is held up or has ended: {clause}.",
+            f"See what it does: 'tagtrail logs --replica {tag}'. It is started anew after "
+            "health_check_timeout_s.",
+        )
     if described["healthy"]:
         running = sum(backend["running"] for backend in backends)
         return good(
@@ -194,6 +202,7 @@ def _judge_instance(described: dict[str, Any]) -> Finding:
         for b in backends
         if not b["healthy"]
     ]
+    wrong += described["troubles"]
     return bad(
         Station.INSTANCE,
         "; ".join(wrong),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from observability.doctor.facts import InstanceFacts, NodeFacts, choose_ingress
 from serve.session import session_folder
-from serve.status import Status
+from serve.status import Status, find_silent
 
 
 def gather_facts(status: Status) -> InstanceFacts:
@@ -51,6 +51,7 @@ def gather_facts(status: Status) -> InstanceFacts:
         },
         {**logging, "": status.goal.logging.access_log},
         _discovery_files(session_folder()),
+        tuple(find_silent(status).values()),
     )
 
 

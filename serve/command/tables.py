@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from serve.controller.health import LATE_S
+
 
 def print_status(described: dict[str, Any]) -> None:
     """Print a described status as tables."""
@@ -33,10 +35,12 @@ def print_status(described: dict[str, Any]) -> None:
         label = f"{backend['tag']} ({backend['running']} of {backend['goal']} running)"
         for replica in backend["replicas"] or [{}]:
             colour = "green" if replica.get("phase") == "RUNNING" else "yellow"
+            owed_s = replica.get("unanswered_s", 0.0)
+            owes = f", no sign of life for {owed_s:.0f} s" if owed_s >= LATE_S else ""
             backends.add_row(
                 escape(label),
                 escape(replica.get("tag", "")),
-                f"[{colour}]{replica.get('phase', 'NONE')}[/]",
+                f"[{colour}]{replica.get('phase', 'NONE')}{owes}[/]",
                 str(replica.get("restarts", "")),
                 replica.get("http") or "",
             )

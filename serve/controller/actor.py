@@ -224,7 +224,8 @@ class Controller:
         """The goal, without what nobody else may know, and the world as they are now."""
         observed = self._followers.describe(self._world.observed)
         trouble = process_troubles.describe()
-        return Status(goals.without_secrets(self._goal), observed, os.getpid(), trouble)
+        goal = goals.without_secrets(self._goal)
+        return Status(goal, observed, os.getpid(), trouble, time.monotonic())
 
     async def shutdown(self) -> None:
         """End every replica and ingress and forget the goal. Who asked then ends this actor."""
@@ -266,7 +267,9 @@ class Controller:
     def _step(self) -> None:
         if self._is_stopping:
             return
-        for action in reconcile(self._goal, self._world.observed, time.monotonic()):
+        now = time.monotonic()
+        self._world.begin_step(now)
+        for action in reconcile(self._goal, self._world.observed, now):
             self._executor.perform(action)
         self._executor.forget_gone()
         self._publish()

@@ -12,6 +12,7 @@ import functools
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from observability.instrument.supervision import keep_running
 from serve.config import BackendConfig
 from serve.controller.goal import BackendGoal, Goal
+from serve.controller.health import CheckReplica, RestartReplica
 from serve.controller.observed import IngressView, Phase
 from serve.controller.reconcile import (
     Action,
@@ -92,10 +94,15 @@ class Executor:
             self._world.change_replica(action.replica_tag, phase=Phase.STOPPING)
             self._act(functools.partial(self._stop_replica, action.replica_tag))
         elif isinstance(action, ReconfigureReplica):
+            self._begin_check(action.replica_tag)  # what is asked later may take far longer
             self._world.change_replica(action.replica_tag, is_reconfiguring=True)
             self._act(functools.partial(self._reconfigure, action.replica_tag))
         elif isinstance(action, FailReplica):
             self._fail_replica(action.replica_tag, action.message)
+        elif isinstance(action, CheckReplica):
+            self._begin_check(action.replica_tag)
+        elif isinstance(action, RestartReplica):
+            self._begin_restart(action.replica_tag, action.message)
         elif isinstance(action, StartIngress):
             self._start_ingress(action.node_id)
         elif isinstance(action, StopIngress):
@@ -270,6 +277,37 @@ class Executor:
         self._world.note_failure(backend.tag, _reconfigure_message(tag, failed))
         await asyncio.sleep(1)  # a configuration that is not taken back is tried again
         self._world.change_replica(tag, is_reconfiguring=False)
+
+    def _begin_check(self, tag: str) -> None:
+        view = self._world.replica(tag)
+        if view is not None and view.asked_at is None:
+            self._act(functools.partial(self._check_replica, tag, self._world.ask_replica(tag)))
+
+    async def _check_replica(self, tag: str, asked_at: float) -> None:
+        actor = self._actors.get(tag)
+        if actor is None:  # it has ended since
+            return
+        with contextlib.suppress(RayError):  # it died, of which hears who tends it
+            # Not retried by Ray: the next process owes no answer to this.
+            await actor.give_sign.options(max_task_retries=0).remote()
+        self._world.hear_replica(tag, asked_at)  # an error is no silence either: it is asked again
+
+    def _begin_restart(self, tag: str, message: str) -> None:
+        logger.error("%s", message)
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        trouble = (
+            f"unresponsive since {since}: no sign of life from its event loop. It is ended and "
+            "started anew."
+        )
+        self._world.change_replica(tag, phase=Phase.UNRESPONSIVE, trouble=trouble)
+        self._act(functools.partial(self._restart, tag))
+
+    async def _restart(self, tag: str) -> None:
+        """Have a process ended that does not answer; who tends the replica hears of its end."""
+        await self._until_ingresses_applied(INGRESS_ACK_S)
+        view, actor = self._world.replica(tag), self._actors.get(tag)
+        if actor is not None and view is not None and view.phase is Phase.UNRESPONSIVE:
+            ray.kill(actor, no_restart=False)
 
     async def _expose(self, tag: str) -> None:
         actor = self._actors.get(tag)

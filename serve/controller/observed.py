@@ -14,11 +14,13 @@ class Phase(str, Enum):
     """Where a replica is in its life.
 
     STARTING -> RUNNING -> STOPPING, and RUNNING -> RESTARTING -> RUNNING when its process died and
-    Ray starts it anew. A replica that can't come back is dropped from the view.
+    Ray starts it anew. RUNNING -> UNRESPONSIVE -> RESTARTING when its event loop did not answer and
+    the process is ended for it. A replica that can't come back is dropped from the view.
     """
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"
+    UNRESPONSIVE = "UNRESPONSIVE"
     RESTARTING = "RESTARTING"
     STOPPING = "STOPPING"
 
@@ -41,6 +43,10 @@ class ReplicaView:
         is_asgi: it said that its definition is an ASGI application.
         is_exposing: a call that makes it reachable from other nodes is under way.
         trouble: what fails in its process while it serves, and since when; "" when nothing does.
+        heard_at: when its event loop gave a sign of life last, or could first have given one;
+            seconds of the controller's monotonic clock.
+        asked_at: since when it owes one; None: it does not.
+        is_asked_busy: it took a configuration when it was asked.
     """
 
     tag: str
@@ -56,6 +62,9 @@ class ReplicaView:
     is_asgi: bool = False
     is_exposing: bool = False
     trouble: str = ""
+    heard_at: float = 0.0
+    asked_at: float | None = None
+    is_asked_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ Rules:
 * A backend has `num_replicas` replicas that are not stopping. One too few is started, one too many
   stopped: those that do not run yet first, then the youngest.
 * After a failed start the next one waits: 1 s, 2 s, 4 s... up to 30 s.
+* A running replica is asked for a sign of life now and then; see `health`. One that did not answer
+  and can't be ended has failed.
 * A running replica with an older configuration is reconfigured.
 * A replica that waits for resources or in its constructor for longer than its backend allows has
   failed; so has one whose process ends in the constructor twice.
@@ -18,12 +20,15 @@ from dataclasses import dataclass
 
 from serve.config import DeploymentMode
 from serve.controller.goal import BackendGoal, Goal
+from serve.controller.health import CheckReplica, RestartReplica, check_health
 from serve.controller.observed import Failure, Observed, Phase, ReplicaView
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 30.0
 STARTS_ALLOWED = 2
 """Processes a replica may use up before one is through with its constructor."""
+END_S = 60.0
+"""Longest time that Ray may take to end a process that does not answer, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ Action = (
     | StopReplica
     | ReconfigureReplica
     | FailReplica
+    | CheckReplica
+    | RestartReplica
     | StartIngress
     | StopIngress
     | ExposeReplica
@@ -96,6 +103,7 @@ def reconcile(goal: Goal, observed: Observed, now: float) -> list[Action]:
         actions += _scale(backend, replicas, observed.failures.get(backend.tag), now)
         actions += _reconfigure(backend, replicas)
         actions += _expire(backend, replicas, now)
+        actions += check_health(backend, replicas, now)
     for replica in observed.replicas.values():
         if replica.backend_tag not in goal.backends and replica.phase is not Phase.STOPPING:
             actions.append(StopReplica(replica.tag))
@@ -154,9 +162,11 @@ def _reconfigure(backend: BackendGoal, replicas: list[ReplicaView]) -> Iterable[
 
 def _expire(backend: BackendGoal, replicas: list[ReplicaView], now: float) -> Iterable[Action]:
     for replica in replicas:
+        waited = now - replica.since
+        if replica.phase is Phase.UNRESPONSIVE and waited > END_S:
+            yield FailReplica(replica.tag, _unended_message(backend, replica.tag))
         if replica.phase not in (Phase.STARTING, Phase.RESTARTING):
             continue
-        waited = now - replica.since
         if replica.starts > STARTS_ALLOWED:
             yield FailReplica(replica.tag, _ended_message(backend, replica))
         elif not replica.is_placed:
@@ -207,6 +217,14 @@ def _slow_message(backend: BackendGoal, replica_tag: str) -> str:
         f"Replica '{replica_tag}' of backend '{backend.tag}' was still in its constructor after "
         f"{backend.config.startup_timeout_s:g} s (startup_timeout_s). Raise startup_timeout_s in "
         "its config if the constructor needs longer."
+    )
+
+
+def _unended_message(backend: BackendGoal, replica_tag: str) -> str:
+    return (
+        f"Replica '{replica_tag}' of backend '{backend.tag}' did not answer its health check, and "
+        f"Ray could not end its process within {END_S:g} s. Another replica takes its place; look "
+        "whether its node is well ('ray status')."
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from serve.controller.health import stood_still_s
 from serve.controller.observed import Failure, IngressView, Observed, Phase, ReplicaView
 
 
@@ -20,6 +21,7 @@ class World:
         self._ingresses: dict[str, IngressView] = {}
         self._failures: dict[str, Failure] = {}
         self._node_ids: tuple[str, ...] = ()
+        self._stepped_at = time.monotonic()
         self._changed = asyncio.Event()
 
     @property
@@ -44,12 +46,38 @@ class World:
         view = self._replicas.get(tag)
         if view is None:
             return
-        if "phase" in changes and changes["phase"] is not view.phase:
-            changes["since"] = time.monotonic()
-        self._replicas[tag] = replace(view, **changes)
+        changed = replace(view, **changes)
+        now = time.monotonic()
+        if changed.phase is not view.phase:
+            changed = replace(changed, since=now)
+        if changed.phase is not view.phase or (view.is_reconfiguring > changed.is_reconfiguring):
+            changed = replace(changed, heard_at=now, asked_at=None)  # it lives
+        self._replicas[tag] = changed
         if changes.get("phase") is Phase.RUNNING:
             self._failures.pop(view.backend_tag, None)
         self.wake()
+
+    def ask_replica(self, tag: str) -> float:
+        """A replica is asked for a sign of life; when. Wakes nobody, as it happens all the time."""
+        now = time.monotonic()
+        view = self._replicas.get(tag)
+        if view is not None:
+            self._replicas[tag] = replace(view, asked_at=now, is_asked_busy=view.is_reconfiguring)
+        return now
+
+    def hear_replica(self, tag: str, asked_at: float) -> None:
+        """A replica has answered what it was asked then. Wakes nobody."""
+        view = self._replicas.get(tag)
+        if view is not None and view.asked_at is not None and view.asked_at >= asked_at:
+            self._replicas[tag] = replace(view, heard_at=time.monotonic(), asked_at=None)
+
+    def begin_step(self, now: float) -> None:
+        """The control loop looks at the world. While it did not, no replica owed it an answer."""
+        pause_s = stood_still_s(self._stepped_at, now)
+        self._stepped_at = now
+        for tag, view in self._replicas.items():
+            if pause_s and view.asked_at is not None:
+                self._replicas[tag] = replace(view, asked_at=view.asked_at + pause_s)
 
     def drop_replica(self, tag: str) -> None:
         """A replica is gone."""

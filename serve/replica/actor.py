@@ -108,6 +108,9 @@ class ReplicaActor:
         replica = self._replica
         return Ready(self._outcome, replica.config_version, os.getpid(), replica.is_asgi)
 
+    async def give_sign(self) -> None:
+        """The event loop lives: the controller's health check. Nothing else could answer."""
+
     async def watch(self, known: str) -> str:
         """What fails in this process, as soon as it is another than what the caller knows.
 

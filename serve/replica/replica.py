@@ -26,6 +26,7 @@ from serve.replica.callable import UserCallable
 from serve.replica.gate import Gate
 from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
+from serve.replica.loopwatch import LoopWatch
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
 from serve.replica.sidecar import registry as replica_registry
@@ -39,8 +40,6 @@ from serve.transport.server import CallServer
 
 CLOSE_GRACE_S = 2.0
 LOOPBACK = "127.0.0.1"
-LAG_TICK_S = 0.1
-LAG_WATCH = "watch of the event loop's lag"
 
 
 class Replica:
@@ -88,8 +87,8 @@ class Replica:
         self._lifespan: Lifespan | None = None
         self._sidecar: SidecarClient | None = None
         self._sidecar_task: asyncio.Task[None] | None = None
-        self._lag_watch: asyncio.Task[None] | None = None
         records.metrics.read_load = self._read_load
+        self._loop_watch = LoopWatch(records.metrics)
 
     @property
     def is_asgi(self) -> bool:
@@ -113,13 +112,13 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        loop = asyncio.get_running_loop()
-        self._lag_watch = loop.create_task(keep_running(LAG_WATCH, self._watch_lag))
         if is_supported():
             told = (spec.config.retries, self._records.folder, self._records.static)
             settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
             self._sidecar = SidecarClient(settings)
-            self._sidecar_task = loop.create_task(keep_running(SIDECAR, self._sidecar.keep))
+            keeping = keep_running(SIDECAR, self._sidecar.keep)
+            self._sidecar_task = asyncio.get_running_loop().create_task(keeping)
+        self._loop_watch.start()
         return await self._listen()
 
     async def execute(self, call: Call, way: str) -> Any:
@@ -208,8 +207,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Close every way in, run the application's shutdown, let go of the callable."""
-        if self._lag_watch is not None:
-            self._lag_watch.cancel()
+        self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
         if self._sidecar is not None and self._sidecar_task is not None:
@@ -276,17 +274,6 @@ class Replica:
 
     def _app_state(self) -> dict[str, Any]:
         return {} if self._lifespan is None else dict(self._lifespan.state)
-
-    async def _watch_lag(self) -> None:
-        """How late a timer is: how long this loop was busy with something else."""
-        loop = asyncio.get_running_loop()
-        while True:
-            worst_s = 0.0
-            for _ in range(round(1 / LAG_TICK_S)):
-                due = loop.time() + LAG_TICK_S
-                await asyncio.sleep(LAG_TICK_S)
-                worst_s = max(worst_s, loop.time() - due)
-            self._records.metrics.loop_lag_ms = worst_s * 1000
 
     def _is_idle(self) -> bool:
         return self._gate.inside == 0 and self._gate.waiting == 0

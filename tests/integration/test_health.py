@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +19,10 @@ from fastapi import BackgroundTasks, FastAPI
 from starlette.types import Receive, Scope, Send
 
 import serve
+from serve.controller.observed import Phase, ReplicaView
+from serve.status import describe
 from tests.integration.conftest import Deploy, Instance
-from tests.integration.processes import wait_until
+from tests.integration.processes import is_alive, wait_until
 from tests.integration.records import Record, read_records
 from tests.integration.samples import QUICK
 
@@ -257,3 +261,130 @@ def test_an_exit_in_reconfigure_fails_the_update_and_the_replica_goes_on(deploy:
     with pytest.raises(serve.BackendStartError, match="no licence"):
         serve.update_backend_config(name, {"user_config": "bad"})
     assert serve.get_handle(name).call().result(60) == pid
+
+
+# A loop that answers nobody.
+
+IMPATIENT = {"health_check_period_s": 0.1, "health_check_timeout_s": 2.0}
+
+
+class Blocks:
+    """Does what ails an event loop, in an `async` method as an unwary author writes it."""
+
+    async def __call__(self, request: Any) -> dict[str, Any]:
+        return {"pid": os.getpid(), "tag": serve.get_current_replica_tag()}
+
+    async def block(self, request: Any) -> None:
+        time.sleep(600)
+
+    async def end_loop(self, request: Any) -> None:
+        asyncio.get_running_loop().stop()
+
+    async def freeze(self, request: Any) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def views_of(name: str) -> list[ReplicaView]:
+    views = serve.connect().status().observed.replicas.values()
+    return [view for view in views if view.backend_tag == name]
+
+
+def troubles_until(name: str, is_over: Callable[[], bool]) -> set[str]:
+    """What was shown to be wrong with a backend's replicas meanwhile."""
+    troubles: set[str] = set()
+
+    def look() -> bool:
+        troubles.update(view.trouble for view in views_of(name))
+        return is_over()
+
+    wait_until(look, 120)
+    return troubles
+
+
+def is_about(name: str, text: str) -> Callable[[Record], bool]:
+    return lambda record: text in record.get("message", "") and name in str(record)
+
+
+@pytest.mark.parametrize("ailment", ["block", "end_loop", "freeze"])
+def test_a_replica_whose_loop_does_not_answer_is_seen_told_and_replaced(
+    deploy: Deploy, ailment: str
+) -> None:
+    name = deploy(Blocks, **IMPATIENT)
+    handle = serve.get_handle(name)
+    before = handle.call().result(60)
+    lost = handle.options(method_name=ailment).call()
+    shown = troubles_until(name, lambda: [v.restarts for v in views_of(name)] == [1])
+    assert any(trouble.startswith("unresponsive since 20") for trouble in shown)
+    with contextlib.suppress(serve.ReplicaDiedError):  # of a block; the others may answer just yet
+        lost.result(60)
+    after = handle.call().result(60)
+    assert after["tag"] == before["tag"]
+    assert after["pid"] != before["pid"]
+    assert not is_alive(before["pid"])
+    told = wait_until(lambda: read_records(is_about(name, "does not answer its health check")))
+    assert len(told) == 1
+    assert (told[0]["level"], told[0]["component"]) == ("ERROR", "controller")
+    assert "within 2 s (health_check_timeout_s)" in told[0]["message"]
+    wait_until(lambda: describe(serve.connect().status(), "")["healthy"])
+
+
+def test_traffic_goes_to_the_other_replica_meanwhile(
+    deploy: Deploy, shared_instance: Instance
+) -> None:
+    name = deploy(Blocks, num_replicas=2, route="/meanwhile", **IMPATIENT)
+    handle = serve.get_handle(name)
+    lost = handle.options(method_name="freeze").call()
+    wait_until(lambda: any(view.phase is Phase.UNRESPONSIVE for view in views_of(name)), 120)
+    # Published before it is ended: who asks from now on is answered by the other one.
+    wait_until(lambda: shared_instance.http.get("/meanwhile", timeout=60).status_code == 200)
+    assert handle.call().result(60)["tag"]
+    with contextlib.suppress(serve.ReplicaDiedError):
+        lost.result(60)
+    wait_until(lambda: [v.phase for v in views_of(name)] == [Phase.RUNNING] * 2, 120)
+
+
+def test_where_a_blocking_call_holds_the_loop_is_in_the_records(deploy: Deploy) -> None:
+    name = deploy(Blocks)
+    lost = serve.get_handle(name).options(method_name="block").call()
+    told = wait_until(lambda: read_records(is_about(name, "The event loop is blocked for 5.0 s")))
+    (record,) = told
+    assert record["level"] == "ERROR"
+    assert record["file"] == "test_health.py"
+    assert "in block" in record["exception"] and "time.sleep(600)" in record["exception"]
+    serve.update_backend_config(name, {"health_check_timeout_s": 1})  # does not wait for the block
+    with pytest.raises(serve.ReplicaDiedError):
+        lost.result(60)
+    assert [view.restarts for view in views_of(name)] == [1]
+    assert serve.get_backend_config(name).health_check_timeout_s == 1
+
+
+def test_a_blocking_handler_runs_in_a_thread_and_harms_nobody(deploy: Deploy) -> None:
+    name = deploy(Patient, **IMPATIENT)
+    handle = serve.get_handle(name)
+    assert handle.call(5.0).result(60) == handle.call(0.0).result(60)
+    assert [view.restarts for view in views_of(name)] == [0]
+
+
+def test_a_constructor_and_a_reconfigure_may_block_the_loop_for_longer(deploy: Deploy) -> None:
+    name = deploy(SlowAtTheLoop, user_config=4.0, **IMPATIENT)
+    pid = serve.get_handle(name).call().result(60)
+    serve.update_backend_config(name, {"user_config": 5.0})
+    assert serve.get_handle(name).call().result(60) == pid
+    assert [view.restarts for view in views_of(name)] == [0]
+
+
+class Patient:
+    def __call__(self, request: Any) -> int:
+        time.sleep(request.data or 0)
+        return os.getpid()
+
+
+class SlowAtTheLoop:
+    def __init__(self) -> None:
+        time.sleep(4)
+
+    async def reconfigure(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def __call__(self, request: Any) -> int:
+        return os.getpid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ BLOCKING = Traits("handler")
         ("handler_threads", 1),
         ("placement_timeout_s", 60.0),
         ("startup_timeout_s", 600.0),
+        ("health_check_period_s", 10.0),
+        ("health_check_timeout_s", 30.0),
         ("logging_config", None),
         ("exposed_methods", ()),
     ],
@@ -45,7 +48,7 @@ def test_a_backend_option_has_its_documented_default(name: str, default: object)
 
 
 def test_no_backend_option_escapes_the_table_of_defaults() -> None:
-    assert len(BackendConfig.model_fields) == 15
+    assert len(BackendConfig.model_fields) == 17
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,9 @@ def test_a_merge_changes_neither_side() -> None:
         ("handler_threads", 0),
         ("placement_timeout_s", 0),
         ("startup_timeout_s", 0),
+        ("health_check_period_s", 0),
+        ("health_check_timeout_s", 0),
+        ("health_check_timeout_s", float("inf")),
         ("num_replica", 2),
     ],
 )
@@ -199,3 +205,11 @@ def test_http_options_are_taken_as_object_as_dictionary_or_not_at_all() -> None:
 def test_http_options_of_another_type_are_refused() -> None:
     with pytest.raises(TypeError, match="http_options must be HTTPOptions or a dictionary"):
         parse_http_options("0.0.0.0")  # type: ignore[arg-type]
+
+
+def test_what_was_stored_before_an_option_came_to_be_has_its_default() -> None:
+    stored = BackendConfig(num_replicas=3)
+    del stored.__dict__["health_check_period_s"]
+    read = pickle.loads(pickle.dumps(stored))
+    assert (read.num_replicas, read.health_check_period_s) == (3, 10.0)
+    assert read.model_fields_set == {"num_replicas"}

@@ -32,6 +32,15 @@ def test_an_endpoints_answer_is_good_whatever_the_handler_said(status: int) -> N
     assert f"{status} of b#aaaaaa" in finding.detail
 
 
+def test_an_endpoint_that_hangs_is_not_blamed_on_the_ingress() -> None:
+    silent = ("replica 'b#1' of backend 'b' does not answer its health check",)
+    finding = judge_answer(HELLO, Reply(URL, error=TOO_LATE), silent)
+    assert "'b#1' of backend 'b' does not answer its health check" in finding.cause
+    assert "HAProxy" not in finding.cause
+    unknown = judge_answer(HELLO, Reply(URL, error=TOO_LATE))
+    assert unknown.cause.startswith("The endpoint takes that long")
+
+
 @pytest.mark.parametrize(
     ("canary", "reply", "cause", "step"),
     [

@@ -71,6 +71,7 @@ PURE = [
     "serve.context",
     "serve.controller.figures",
     "serve.controller.goal",
+    "serve.controller.health",
     "serve.controller.ledger",
     "serve.controller.observed",
     "serve.controller.publish",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from serve.config import BackendConfig, HTTPOptions, Traits
 from serve.controller.goal import BackendGoal, Goal
+from serve.controller.health import CheckReplica, RestartReplica
 from serve.controller.observed import Failure, IngressView, Observed, Phase, ReplicaView
 from serve.controller.reconcile import (
     Action,
@@ -42,6 +43,7 @@ def goal_of(*backends: BackendGoal, location: str = "NoServer", head: str = "n1"
 
 def replica(tag: str, phase: Phase = Phase.RUNNING, since: float = 0, **facts: Any) -> ReplicaView:
     facts.setdefault("config_version", 1)
+    facts.setdefault("heard_at", since)
     return ReplicaView(tag, tag.partition("#")[0], phase, since, **facts)
 
 
@@ -256,7 +258,15 @@ class SimulatedWorld:
             return view
         known = goal.backends.get(view.backend_tag)
         version = known.version if known else 0
-        return replace(view, phase=Phase.RUNNING, since=now, is_placed=True, config_version=version)
+        return replace(
+            view,
+            phase=Phase.RUNNING,
+            since=now,
+            heard_at=now,
+            asked_at=None,
+            is_placed=True,
+            config_version=version,
+        )
 
     def _perform(self, action: Action, goal: Goal, now: float) -> None:
         replicas = dict(self.observed.replicas)
@@ -271,6 +281,11 @@ class SimulatedWorld:
         elif isinstance(action, ReconfigureReplica):
             view = replicas[action.replica_tag]
             replicas[view.tag] = replace(view, config_version=action.version)
+        elif isinstance(action, CheckReplica):
+            replicas[action.replica_tag] = replace(replicas[action.replica_tag], heard_at=now)
+        elif isinstance(action, RestartReplica):
+            view = replicas[action.replica_tag]
+            replicas[view.tag] = replace(view, phase=Phase.UNRESPONSIVE, since=now)
         elif isinstance(action, StartIngress):
             ingresses[action.node_id] = IngressView(action.node_id)
         else:
@@ -299,6 +314,7 @@ def worlds(draw: st.DrawFn) -> Observed:
             draw(st.sampled_from(Phase)),
             draw(st.floats(0, 100)),
             is_placed=draw(st.booleans()),
+            asked_at=draw(st.none() | st.floats(0, 100)),
             config_version=draw(st.integers(0, 3)),
         )
         for number in range(draw(st.integers(0, 8)))
@@ -321,7 +337,7 @@ def test_from_any_world_the_goal_is_reached_and_then_nothing_is_done(
     world = SimulatedWorld(observed)
     for turn in range(8):
         world.turn(goal, 200 + 31.0 * turn)
-    assert world.turn(goal, 500) == []
+    assert [a for a in world.turn(goal, 500) if not isinstance(a, CheckReplica)] == []
     running = [(v.backend_tag, v.config_version) for v in world.observed.replicas.values()]
     wanted = [
         (b.tag, b.version) for b in goal.backends.values() for _ in range(b.config.num_replicas)
