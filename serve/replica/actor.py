@@ -26,6 +26,7 @@ from serve.call import unpack_call
 from serve.config import BackendConfig
 from serve.errors import RayServeException
 from serve.handle.shadow import send_copies
+from serve.handle.untold import record_untold_calls
 from serve.ids import NAMESPACE, replica_actor_name
 from serve.owner import killed_after, until_owner_gone
 from serve.records import ReplicaAddress
@@ -84,6 +85,7 @@ class ReplicaActor:
             host,
             spec.logging_of(spec.config),
         )
+        record_untold_calls(self._records.trail.tell_call)
         start_tracing(adopt_tracing(spec.tracing), self._records.static, spec.backend_tag)
         start_export()
         runtime = ray.get_runtime_context()
