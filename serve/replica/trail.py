@@ -31,6 +31,11 @@ class ReplicaTrail:
         static: fields of all its records.
         metrics: the replica's figures.
         config: what is recorded.
+
+    Attributes:
+        hold: takes what ends the visit of a whole answer that is about to leave; it is called
+            before that does. Not at once: an application may answer and raise on, as Starlette
+            does with what nobody caught.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class ReplicaTrail:
         self._static = dict(static)
         self._metrics = metrics
         self._leaving: list[Callable[[], None]] = []
+        self.hold = self._leaving.append
         self.configure(config)
 
     def configure(self, config: LoggingConfig) -> None:
@@ -54,13 +60,6 @@ class ReplicaTrail:
         self._untold = AccessLog(self._writer, {k: v for k, v in static.items() if k not in own})
         self._is_recorded = config.access_log
         self.has_client_address = config.client_address
-
-    def hold(self, end: Callable[[], None]) -> None:
-        """A whole answer is about to leave; `end` is called before it does.
-
-        Not now: an application may answer and raise on, as Starlette does with what nobody caught.
-        """
-        self._leaving.append(end)
 
     def flush(self) -> None:
         """Write all that waits: something leaves next."""
