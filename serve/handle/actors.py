@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from serve.call import Call, pack_call
 from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
 from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_endpoint_error
+from serve.handle.untold import Reason, tell_call
 from serve.ids import NAMESPACE
 from serve.records import BackendTargets, EndpointTargets, ReplicaAddress
 from serve.traffic import choose_backend, choose_shadows, split_number
@@ -108,7 +109,7 @@ class ActorRouter:
         self._waiting += 1
         try:
             while reference is None:
-                self._check_patience(time.monotonic() - started, number)
+                self._check_patience(call, time.monotonic() - started, number)
                 self._wait_for_room()
                 reference = self.try_send(call, number, span)
             return reference
@@ -123,6 +124,7 @@ class ActorRouter:
             policy = self._targets.policy
             tag = choose_backend(policy, number)
             if tag is None:
+                tell_call(call, "", Reason.NO_TRAFFIC, "remote")
                 raise no_traffic_error(self._endpoint)
             reference = self._send_to(self._backend(tag), call, span)
             if reference is not None:
@@ -170,10 +172,12 @@ class ActorRouter:
         else:
             time.sleep(POLL_S)
 
-    def _check_patience(self, waited_s: float, number: int) -> None:
+    def _check_patience(self, call: Call, waited_s: float, number: int) -> None:
+        """Give a call up that has waited too long, or with too many others."""
         targets = self._targets
         if targets is None:
             if waited_s > UNKNOWN_ENDPOINT_S:
+                tell_call(call, "", Reason.NOT_FOUND, "remote")
                 raise unknown_endpoint_error(self._endpoint)
             return
         tag = choose_backend(targets.policy, number)
@@ -181,6 +185,8 @@ class ActorRouter:
             if backend.backend_tag != tag:
                 continue
             if self._waiting > backend.max_queued_queries:
+                tell_call(call, backend.backend_tag, Reason.QUEUE_FULL, "remote")
                 raise queue_full_error(backend)
             if waited_s > backend.queue_timeout_s:
+                tell_call(call, backend.backend_tag, Reason.QUEUE_TIMEOUT, "remote")
                 raise queue_timeout_error(backend)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from observability.instrument.supervision import keep_running, watch_task
 from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
+from serve.handle.untold import Reason, tell_call
 from serve.records import BackendTargets, ReplicaAddress
 from serve.transport.auth import AuthError
 from serve.transport.client import CallFuture, Connection
@@ -136,12 +137,12 @@ class Replicas:
             self._rehome(call)
             return
         if self._refusal is not None:
-            call.set_exception(self._refusal)
+            self._fail(call, self._refusal, Reason.NO_REPLICA)
             return
         if len(self._queue) >= self._targets.max_queued_queries:
             self._queue = deque(waiting for waiting in self._queue if not waiting.done())
         if len(self._queue) >= self._targets.max_queued_queries:
-            call.set_exception(queue_full_error(self._targets))
+            self._fail(call, queue_full_error(self._targets), Reason.QUEUE_FULL)
             return
         call.timer = self._loop.call_later(self._targets.queue_timeout_s, self._expire, call)
         self._queue.append(call)
@@ -150,7 +151,16 @@ class Replicas:
 
     def _expire(self, call: CallFuture) -> None:
         if not call.done():
-            call.set_exception(queue_timeout_error(self._targets))
+            self._fail(call, queue_timeout_error(self._targets), Reason.QUEUE_TIMEOUT)
+
+    def _fail(self, call: CallFuture, error: RayServeException, reason: Reason) -> None:
+        """A call ends here: no replica had it."""
+        tell_call(call.message, self._targets.backend_tag, reason)
+        call.set_exception(error)
+
+    def _tell_loss(self, call: CallFuture) -> None:
+        """A call's replica ended, and takes with it what it knew."""
+        tell_call(call.message, self._targets.backend_tag, Reason.REPLICA_DIED)
 
     def _free_connection(self) -> Connection | None:
         slot = self._turns.take(self._slots, self._has_room)
@@ -185,6 +195,7 @@ class Replicas:
                 return
             connection.on_answer = self.pump
             connection.on_reject = self._enqueue
+            connection.on_loss = self._tell_loss
             slot.connection = connection
             self._refusal = None
             self.pump()
@@ -201,7 +212,7 @@ class Replicas:
     def _refuse_all(self, error: RayServeException) -> None:
         self._refusal = error
         for call in self._take_queue():
-            call.set_exception(error)
+            self._fail(call, error, Reason.NO_REPLICA)
 
     def _take_queue(self) -> list[CallFuture]:
         """Empty the queue; what still waited in it."""

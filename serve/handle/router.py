@@ -8,6 +8,7 @@ from collections import deque
 from serve.call import Call
 from serve.errors import RayServeException
 from serve.handle.replicas import Connect, Replicas
+from serve.handle.untold import Reason, tell_call
 from serve.records import EndpointTargets
 from serve.traffic import choose_backend, choose_shadows, split_number
 from serve.transport.client import CallFuture
@@ -102,6 +103,7 @@ class Router:
         number = split_number(call.shard_key)
         tag = choose_backend(policy, number)
         if tag is None:
+            tell_call(future.message, "", Reason.NO_TRAFFIC)
             future.set_exception(no_traffic_error(self._endpoint))
             return
         if not is_copied:
@@ -124,6 +126,7 @@ class Router:
 
         def give_up() -> None:
             if not future.done() and self._targets is None:
+                tell_call(future.message, "", Reason.NOT_FOUND)
                 future.set_exception(unknown_endpoint_error(self._endpoint))
 
         self._loop.call_later(UNKNOWN_ENDPOINT_S, give_up)

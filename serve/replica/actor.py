@@ -54,6 +54,7 @@ class ReplicaActor:
     """One replica's actor. The methods are the controller's, but for `handle_call`."""
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc] # Ray awaits it
+        from serve.handle.untold import record_untold_calls
         from serve.replica.exits import outlive_exits
         from serve.replica.records import ReplicaRecords
         from serve.replica.replica import Replica
@@ -72,6 +73,7 @@ class ReplicaActor:
             spec.logging_of(spec.config),
         )
         outlive_exits()
+        record_untold_calls(self._records.trail.tell_call)
         start_tracing(adopt_tracing(spec.tracing), self._records.static, spec.backend_tag)
         start_export()
         runtime = ray.get_runtime_context()

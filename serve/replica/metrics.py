@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 
 from observability import catalog
@@ -34,6 +36,9 @@ class ReplicaMetrics:
         self._records = records
         self._ended: dict[tuple[str, str, str, int], Buckets] = {}
         """Waiting and processing of all that ended, by endpoint, route, way and status."""
+        self._untold: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._untold_lock = threading.Lock()
         self._queuing = Buckets(catalog.LATENCY_BUCKETS_MS)
         self._processing: dict[int, Buckets] = {1: Buckets(catalog.LATENCY_BUCKETS_MS)}
         self.read_load: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -72,6 +77,22 @@ class ReplicaMetrics:
             buckets = self._processing[batch_size] = Buckets(catalog.LATENCY_BUCKETS_MS)
         buckets.add(processing_ms)
 
+    def count_untold(
+        self, endpoint: str, backend: str, way: str, status: int, *, was_sent: bool
+    ) -> None:
+        """A call made here ended without a replica that tells of it. From any thread.
+
+        Args:
+            endpoint: the endpoint asked.
+            backend: the backend it was for; "" when none was chosen.
+            way: `call`, `remote` or `shadow`.
+            status: what HTTP would say.
+            was_sent: a replica had it.
+        """
+        with self._untold_lock:
+            self._untold[(endpoint, backend, "", f"{status // 100}xx", way)] += 1
+            self._lost[endpoint] += was_sent and way != SHADOW
+
     def collect(self) -> list[Family]:
         """All families as they are now."""
         own = (self._backend, self._replica)
@@ -91,6 +112,10 @@ class ReplicaMetrics:
                 routed.add((endpoint, self._replica), count)
                 latency.merge((endpoint, *own), buckets)
             ended.add((endpoint, *own, f"{status // 100}xx", way), count)
+        for key, count in list(self._untold.items()):
+            ended.add(key, float(count))
+        for endpoint, count in list(self._lost.items()):
+            routed.add((endpoint, ""), float(count))
         processing = _family(catalog.PROCESSING_LATENCY)
         for size, buckets in list(self._processing.items()):
             processing.set((*own, str(size)), buckets)

@@ -6,6 +6,7 @@ first, so that a client which has the whole answer finds the records in the file
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.access_log import AccessLog
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
+from observability.instrument.traceparent import parse_traceparent
+from serve.call import Call
+from serve.handle.untold import Reason
 from serve.replica.failures import describe_failure
 from serve.replica.metrics import ReplicaMetrics
 from serve.replica.visit import Visit
@@ -27,6 +31,11 @@ class ReplicaTrail:
         static: fields of all its records.
         metrics: the replica's figures.
         config: what is recorded.
+
+    Attributes:
+        hold: takes what ends the visit of a whole answer that is about to leave; it is called
+            before that does. Not at once: an application may answer and raise on, as Starlette
+            does with what nobody caught.
     """
 
     def __init__(
@@ -40,26 +49,48 @@ class ReplicaTrail:
         self._static = dict(static)
         self._metrics = metrics
         self._leaving: list[Callable[[], None]] = []
+        self.hold = self._leaving.append
         self.configure(config)
 
     def configure(self, config: LoggingConfig) -> None:
         """Take another configuration; the next record follows it."""
-        self._access = AccessLog(self._writer, {**self._static, **config.extra_fields})
+        static = {**self._static, **config.extra_fields}
+        self._access = AccessLog(self._writer, static)
+        own = ("backend", "replica")
+        self._untold = AccessLog(self._writer, {k: v for k, v in static.items() if k not in own})
         self._is_recorded = config.access_log
         self.has_client_address = config.client_address
-
-    def hold(self, end: Callable[[], None]) -> None:
-        """A whole answer is about to leave; `end` is called before it does.
-
-        Not now: an application may answer and raise on, as Starlette does with what nobody caught.
-        """
-        self._leaving.append(end)
 
     def flush(self) -> None:
         """Write all that waits: something leaves next."""
         while self._leaving:
             self._leaving.pop()()
         self._writer.flush()
+
+    def tell_call(self, call: Call, way: str, backend: str, reason: Reason) -> None:
+        """A call that this replica's code made ended, and no replica had it or lives to tell.
+
+        Its record has no replica, as one of an ingress. From any thread.
+        """
+        error, status = reason.value
+        was_sent = reason is Reason.REPLICA_DIED
+        self._metrics.count_untold(call.endpoint, backend, way, status, was_sent=was_sent)
+        if self._is_recorded:
+            caller = parse_traceparent(call.traceparent)
+            wait_s = time.time() - call.sent_us / 1_000_000 if call.sent_us else 0.0
+            record = AccessRecord(
+                way=way,
+                method=call.method,
+                status=status,
+                endpoint=call.endpoint,
+                request_id=call.request_id,
+                trace_id="" if caller is None else caller.trace_id,
+                parent_id=call.parent_id,
+                queue_ms=to_ms(max(0.0, wait_s)),
+                error=error,
+                backend=backend,
+            )
+            self._untold.write(record)
 
     def end(self, visit: Visit) -> None:
         """A request ended."""

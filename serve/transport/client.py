@@ -59,6 +59,7 @@ class Connection(FrameStream):
     Attributes:
         on_answer: called after each answer, when there may be room for another call.
         on_reject: takes a call that the replica did not execute. None: such a call fails.
+        on_loss: hears of each call that was lost with the connection, unless it was closed here.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: ReplicaAddress, peer: str) -> None:
@@ -66,6 +67,7 @@ class Connection(FrameStream):
         self.address = address
         self.on_answer: Callable[[], None] | None = None
         self.on_reject: Callable[[CallFuture], None] | None = None
+        self.on_loss: Callable[[CallFuture], None] | None = None
         self._peer = peer
         self._pending: dict[int, CallFuture] = {}
         self._last_id = 0
@@ -188,15 +190,16 @@ class Connection(FrameStream):
         super().connection_lost(exc)
         why = f"{self._loss} ({exc})" if exc else self._loss
         self._refuse(why)
+        error = f"{self._peer} did not answer: {why} after the call was sent."
         pending, self._pending = self._pending, {}
         is_own_end = exc is None and self._loss != _LOST
         for future in pending.values():
             if not future.done():
-                future.set_exception(
-                    ReplicaDiedError(f"{self._peer} did not answer: {why} after the call was sent.")
-                )
+                future.set_exception(ReplicaDiedError(error))
                 if is_own_end:  # the loop ends, say: a call that nobody waits for is no news
                     future.exception()
+                elif self.on_loss is not None:
+                    self.on_loss(future)
 
 
 async def connect(

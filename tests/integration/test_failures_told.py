@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -107,6 +108,22 @@ class Raiser:
         return PlainTextResponse("12345", headers={"content-length": "10"})
 
 
+class Caller:
+    """Calls the endpoint it is told to; says what came of it."""
+
+    async def __call__(self, request: Any) -> str:
+        name = request.query_params["endpoint"]
+        handle = serve.get_handle(name, missing_ok=True, sync=False)
+        try:
+            return str(await handle.call(None))
+        except Exception as error:  # noqa: BLE001 - whoever asked wants to know
+            return type(error).__name__
+
+
+async def die(request: Any) -> None:
+    os._exit(3)
+
+
 def make_app() -> FastAPI:
     """An application whose routes raise; made in a function so that it travels by value."""
     app = FastAPI()
@@ -179,6 +196,12 @@ def app(shared_instance: Instance) -> str:
     return serve_as("raising-app", make_app())
 
 
+@pytest.fixture(scope="module")
+def caller(shared_instance: Instance) -> str:
+    serve_as("mortal", die)
+    return serve_as("caller", Caller)
+
+
 def serve_as(name: str, target: Any) -> str:
     serve.create_backend(name, target, config=QUICK)
     serve.create_endpoint(name, backend=name, route=f"/{name}")
@@ -191,6 +214,32 @@ def ask(instance: Instance, path: str, method: str = "") -> tuple[httpx.Response
     headers = {"X-Request-ID": request_id} | ({"X-Serve-Call-Method": method} if method else {})
     answer = instance.http.get(path, headers=headers)
     return answer, record_of(request_id)
+
+
+@pytest.mark.parametrize(
+    ("called", "seen", "status", "error"),
+    [
+        ("mortal", "ReplicaDiedError", 502, "replica_died"),
+        ("nowhere", "RayServeException", 404, "not_found"),
+    ],
+)
+def test_of_a_call_that_no_replica_can_tell_of_the_calling_replica_does(
+    shared_instance: Instance, caller: str, called: str, seen: str, status: int, error: str
+) -> None:
+    headers = {"X-Request-ID": f"in-vain-{called}"}
+    answer = shared_instance.http.get(f"/{caller}?endpoint={called}", headers=headers)
+    assert (answer.status_code, answer.text) == (200, seen)
+
+    records = wait_until(
+        lambda: read_records(lambda r: r.get("request_id") == f"in-vain-{called}") or None
+    )
+    by_way = {record["way"]: record for record in records if record["kind"] == "access"}
+    assert len(records) == len(by_way) == 2
+    call = by_way["call"]
+    assert (call["status"], call["error"], call["endpoint"]) == (status, error, called)
+    assert call["parent_id"] == by_way["http"]["span_id"]
+    assert "replica" not in call
+    assert call.get("backend", "") == ("mortal" if called == "mortal" else "")
 
 
 WAYS = ["", "blocking", "whole_batch", "in_batch", "in_task"]

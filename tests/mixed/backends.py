@@ -142,8 +142,9 @@ async def answer_batch(requests: list[Any]) -> list[str]:
 class Caller:
     """Calls another endpoint."""
 
-    def __init__(self, endpoint: str, below: str) -> None:
-        self._fine = serve.get_handle(endpoint, sync=False)
+    def __init__(self, name: str, below: str) -> None:
+        self._name = name
+        self._fine = serve.get_handle(f"{name}-plain", sync=False)
         self._below = serve.get_handle(below, sync=False) if below else None
 
     async def __call__(self, request: Any) -> str:
@@ -158,6 +159,22 @@ class Caller:
             return "it failed"
         return "it did not fail"
 
+    @serve.expose
+    async def busy(self, request: Any) -> str:
+        """Calls what is full; says what came of it."""
+        try:
+            return str(await serve.get_handle(f"{self._name}-tight", sync=False).call(None))
+        except Exception as error:  # noqa: BLE001 - whoever asked wants to know
+            return type(error).__name__
+
+    @serve.expose
+    async def deadly(self, request: Any) -> str:
+        """Calls what dies of it; says what came of it."""
+        try:
+            return str(await serve.get_handle(f"{self._name}-mortal", sync=False).call(die="1"))
+        except Exception as error:  # noqa: BLE001 - whoever asked wants to know
+            return type(error).__name__
+
 
 async def rest(request: Any) -> str:
     """Takes its time, for queues."""
@@ -166,10 +183,10 @@ async def rest(request: Any) -> str:
 
 
 async def die(request: Any) -> str:
-    """Answers, or ends its process."""
+    """Says which process it is, or ends it."""
     if "die" in request.query_params:
         os._exit(3)
-    return "alive"
+    return str(os.getpid())
 
 
 def make_app() -> FastAPI:
@@ -214,8 +231,8 @@ def deploy(name: str) -> None:
 
     make("plain", Plain, num_replicas=1)
     make("twice", Plain, num_replicas=2, handler_threads=4)
-    make("inner", Caller, f"{name}-plain", "")
-    make("outer", Caller, f"{name}-plain", f"{name}-inner")
+    make("inner", Caller, name, "")
+    make("outer", Caller, name, f"{name}-inner")
     make("tight", rest, max_concurrent_queries=1, max_queued_queries=2)
     make("impatient", rest, max_concurrent_queries=1, queue_timeout_s=0.2)
     make("mortal", die, num_replicas=3)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -38,13 +39,15 @@ class World:
         wire: a kept connection, of this client alone.
         random: of this client alone.
         pace: one at a time, for strays.
+        mortals: processes of the backend whose replicas are killed, as they said.
     """
 
     port: int
     name: str
     wire: Wire
     random: random.Random
-    pace: asyncio.Lock = field(repr=False)
+    pace: asyncio.Lock
+    mortals: set[int]
 
     def endpoint(self, part: str) -> str:
         return f"{self.name}-{part}"
@@ -243,7 +246,7 @@ async def _call_raising(world: World, request_id: str) -> Outcome:
 
 
 async def _call_cancelled(world: World, request_id: str) -> Outcome:
-    """Cancelled at once it may never have been sent, and nobody ran anything."""
+    """A replica that hears of both before it began has nothing to tell: nobody ran anything."""
     request_context.set(RequestContext(request_id))
     endpoint = world.endpoint("plain")
     handle = serve.get_handle(endpoint, sync=False).options(method_name="slow")
@@ -251,7 +254,7 @@ async def _call_cancelled(world: World, request_id: str) -> Outcome:
     wait_s = world.random.choice([0, 0.05, 0.1])
     await asyncio.sleep(wait_s)
     response.cancel()
-    want = Want("call", (GONE,), endpoint, "caller_gone", is_optional=not wait_s)
+    want = Want("call", (GONE,), endpoint, "caller_gone", is_optional=True)
     return f"cancelled after {wait_s} s", [want]
 
 
@@ -302,6 +305,31 @@ def _nested(part: str, calls: list[tuple[str, str, int, str]], **options: Any) -
     return ask
 
 
+_TOLD_BY_CALLER = {
+    b"QueueFullError": (503, "queue_full"),
+    b"QueueTimeoutError": (503, "queue_timeout"),
+    b"ReplicaDiedError": (502, "replica_died"),
+}
+
+
+def _nested_in_vain(part: str, method: str) -> Client:
+    """A replica calls what does not answer: the replica that called tells of it."""
+
+    async def ask(world: World, request_id: str) -> Outcome:
+        answers: list[Answer] = []
+
+        def keep(answer: Answer) -> dict[str, Any]:
+            answers.append(answer)
+            return {}
+
+        saw, wants = await _http("inner", world, request_id, method=method, wants=keep)
+        told = answers[0].body if answers else b""
+        status, error = _TOLD_BY_CALLER.get(told, (200, ""))
+        return f"{saw} {told!r}", [*wants, Want("call", (status,), world.endpoint(part), error)]
+
+    return ask
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind: how many of all requests are of it, in proportion, and its client."""
@@ -322,13 +350,16 @@ def _dying(verb: str) -> Client:
 
 async def _while_killed(world: World, request_id: str) -> Outcome:
     """A request to a backend whose replicas are killed at random."""
-    return await _http(
-        "mortal",
-        world,
-        request_id,
-        verb=world.random.choice(["GET", "POST"]),
-        wants=lambda answer: {} if answer.status == 200 else {"error": None, "bytes_out": None},
-    )
+
+    def want(answer: Answer) -> dict[str, Any]:
+        if answer.status != 200:
+            return {"error": None, "bytes_out": None}
+        world.mortals.add(int(answer.body))
+        return {}
+
+    verb = world.random.choice(["GET", "POST"])
+    saw, wants = await _http("mortal", world, request_id, verb=verb, wants=want)
+    return re.sub(r"(?<=200, ).*", "its pid", saw), wants
 
 
 KINDS = (
@@ -402,6 +433,7 @@ KINDS = (
         1,
         _nested("inner", [("plain", "call", 500, "ValueError")], method="failing"),
     ),
+    Kind("nested to a full queue", 2, _nested_in_vain("tight", "busy")),
     Kind("batch", 2, _plain("batched")),
     Kind(
         "batch raises",
@@ -416,5 +448,6 @@ KINDS = (
     Kind("POST that kills", 0.05, _dying("POST")),
     Kind("while replicas are killed", 0.5, _while_killed),
     Kind("call that kills", 0, _call("__call__", None, "mortal", die="1")),
+    Kind("nested call that kills", 0, _nested_in_vain("mortal", "deadly")),
 )
 """All kinds, and their weights. Weight 0: not sent."""

@@ -10,8 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import serve
 from tests.integration.processes import is_alive, wait_until
 from tests.integration.records import Record, read_records
 from tests.integration.series import Series, page
@@ -64,9 +64,14 @@ async def drive(run: Run, port: int, requests: int) -> None:
     pace = asyncio.Lock()
     begun = time.monotonic()
     is_killing = any(kind.name == "while replicas are killed" for kind in kinds)
-    killer = asyncio.create_task(_kill(run)) if is_killing else None
+    mortals: set[int] = set()
+    killer = asyncio.create_task(_kill(run, mortals)) if is_killing else None
     clients = (
-        _client(run, World(port, run.name, Wire(port), random.Random(run.seed + n), pace), todo)
+        _client(
+            run,
+            World(port, run.name, Wire(port), random.Random(run.seed + n), pace, mortals),
+            todo,
+        )
         for n in range(CLIENTS)
     )
     try:
@@ -90,21 +95,22 @@ async def _client(run: Run, world: World, todo: Iterable[tuple[int, Kind]]) -> N
     world.wire.close()
 
 
-async def _kill(run: Run) -> None:
+async def _kill(run: Run, mortals: set[int]) -> None:
     """End a replica of the mortal backend now and then, as a fault would."""
     chooser = random.Random(run.seed)
-    prefix = f"{run.name}-{MORTAL}#"
     while True:
         await asyncio.sleep(KILL_EVERY_S)
-        status = await asyncio.to_thread(lambda: serve.connect().status())
-        pids = sorted(
-            replica.pid
-            for tag, replica in status.observed.replicas.items()
-            if tag.startswith(prefix) and replica.pid
-        )
-        if pids:
-            os.kill(chooser.choice(pids), signal.SIGKILL)
+        if alive := sorted(filter(_is_replica, mortals)):
+            os.kill(chooser.choice(alive), signal.SIGKILL)
             run.kills += 1
+
+
+def _is_replica(pid: int) -> bool:
+    """Whether a process runs and is a replica still: its number could be another's by now."""
+    try:
+        return b"RayServeReplica" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def settle(run: Run) -> list[Difference]:
