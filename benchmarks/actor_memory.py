@@ -3,8 +3,9 @@
     python -m benchmarks.actor_memory [--rounds N]
 
 Plain Ray, nothing of Tagtrail: how much of the controller's growth by deploys is Ray's. One process
-makes unnamed actors, one named and detached ones as the controller does, one waits as long. Their
-resident memory is read after each round of 20 actors, once malloc has given back what is free.
+makes unnamed actors, one named and detached ones as the controller does, one rests after its first
+round. Their resident memory is read after each round of 20 actors, once malloc has given back what
+is free.
 """
 
 from __future__ import annotations
@@ -64,12 +65,13 @@ def resident_mb() -> float:
 def measure(rounds: int) -> dict[str, list[float]]:
     """MB after each round, by what was done."""
     maker = ray.remote(Maker).options(num_cpus=0)
-    makers = {name: maker.remote() for name in ("waits", "unnamed", "named")}
+    makers = {name: maker.remote() for name in ("rests", "unnamed", "named")}
     found: dict[str, list[float]] = {name: [] for name in makers}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name in ("unnamed", "named"):
             found[name].append(ray.get(makers[name].make.remote(name == "named")))
-        found["waits"].append(ray.get(makers["waits"].rest.remote()))
+        rests = makers["rests"]
+        found["rests"].append(ray.get(rests.rest.remote() if number else rests.make.remote(False)))
     return found
 
 

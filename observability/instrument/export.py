@@ -25,7 +25,7 @@ from observability.instrument.numbers import (
     Snapshot,
     process_numbers,
 )
-from observability.instrument.ray_internals import record_metric, report_interval_s
+from observability.instrument.ray_internals import record_metric
 from observability.instrument.supervision import keep_thread_running, process_troubles
 
 PERIOD_S = 1.0
@@ -35,22 +35,14 @@ EXPORT = "export of metrics through Ray"
 class RayExport:
     """Exports numbers through Ray.
 
-    A gauge is handed over when it has changed, and each time that `whole_every` exports are done:
-    Ray forgets one that it was not told between two of its reports. Telling all of them each
-    second, some 60 in a replica, made an idle process grow by 0.5 MB a minute.
-
     Args:
         numbers: what to export.
-        whole_every: of so many exports one is of all gauges. Default: twice in Ray's interval.
     """
 
-    def __init__(self, numbers: Numbers, whole_every: int | None = None) -> None:
+    def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._whole_every = whole_every or max(1, int(report_interval_s() / 2 / PERIOD_S))
-        self._count = 0
         self._exported: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         self._gauges: dict[str, dict[Labels, dict[str, str]]] = {}
-        self._told: dict[tuple[str, Labels], float] = {}
         self._instruments: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
@@ -68,16 +60,12 @@ class RayExport:
     def stop(self) -> None:
         """Export once more, and no more after that."""
         self._is_over.set()
-        self._count = 0
         self.export()
 
     def export(self) -> None:
         """Hand over what has changed. Never raises: serving does not depend on it."""
         try:
             with self._lock:
-                if self._count % self._whole_every == 0:
-                    self._told.clear()
-                self._count += 1
                 for snapshot in self._numbers.snapshot():
                     for sample in snapshot.samples:
                         self._export_sample(snapshot.metric, sample)
@@ -109,7 +97,11 @@ class RayExport:
             self._gauge(metric.name, metric, (), labels, sample.value)
 
     def _clear_gone(self, snapshot: Snapshot) -> None:
-        """Ray shows a gauge's last value until its next report: 0 for what is gone."""
+        """What is gone is told once more, as 0: Ray's next report has the last value of each gauge.
+
+        A gauge that is not told between two reports is in none after that (seen in Ray 2.60), so
+        all that is there is told each second.
+        """
         before = self._gauges.get(snapshot.metric.name, {})
         now = {tuple(s.labels.values()): dict(s.labels) for s in snapshot.samples}
         for values, labels in before.items():
@@ -125,10 +117,7 @@ class RayExport:
         labels: dict[str, str],
         value: float,
     ) -> None:
-        key = (name, tuple(labels.values()))
-        if self._told.get(key) != value:
-            record_metric(self._instrument(Gauge, name, metric, more_tags), float(value), labels)
-            self._told[key] = value
+        record_metric(self._instrument(Gauge, name, metric, more_tags), float(value), labels)
 
     def _instrument(self, kind: Any, name: str, metric: Metric, more_tags: tuple[str, ...]) -> Any:
         found = self._instruments.get(name)

@@ -12,15 +12,6 @@ def ray_node() -> Any:
     return take("ray", "ray._private.worker", "_global_node", "find the folders of Ray's session")
 
 
-def report_interval_s() -> float:
-    """How often a process reports its metrics to its node, seconds; 0.0 when Ray does not tell."""
-    import ray
-
-    config = getattr(ray, "_config", None)
-    interval_ms = getattr(config, "metrics_report_interval_ms", lambda: 0)()
-    return float(interval_ms) / 1000
-
-
 def record_metric(instrument: Any, value: float, labels: dict[str, str]) -> None:
     """Hand a number to one of `ray.util.metrics`, past checks that cost more than the rest.
 

@@ -20,12 +20,20 @@ ROOT = Path(__file__).parent.parent.parent
 T = TypeVar("T")
 
 
+LONGEST_PAUSE_S = 0.25
+
+
 def wait_until(get: Callable[[], T], timeout_s: float = 60.0) -> T:
-    """The first true value that `get` gives; AssertionError with its last one after `timeout_s`."""
+    """The first true value that `get` gives; AssertionError with its last one after `timeout_s`.
+
+    Asked more and more seldom: what takes seconds takes longer while it is asked about.
+    """
     deadline = time.monotonic() + timeout_s
+    pause_s = 0.02
     while not (value := get()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s; last seen: {value!r}"
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
     return value
 
 

@@ -64,11 +64,6 @@ class Toolbox:
         return "never"
 
 
-async def hold(request: Any) -> str:
-    await asyncio.sleep(request.data)
-    return str(os.getpid())
-
-
 async def hold_until(request: Any) -> str:
     """Answers once there is a file of this name; at once without a name."""
     while request.data and not os.path.exists(request.data):
@@ -519,30 +514,22 @@ def test_a_deleted_endpoint_is_missing_to_the_next_get_handle(one: str) -> None:
         serve.get_handle("deleted")
 
 
-@pytest.mark.parametrize("way", ["remote", "call"])
-def test_scaling_down_loses_no_call_of_a_stream(deploy: Deploy, way: str) -> None:
-    name = deploy(hold, num_replicas=3, **QUICK_STOP)
-    handle = serve.get_handle(name)
-    stream = Stream(
-        (lambda: ray.get(handle.remote(0.02)))
-        if way == "remote"
-        else (lambda: handle.call(0.02).result(60))
-    )
-    with stream:
-        serve.update_backend_config(name, {"num_replicas": 1})
-        stream.wait_for_more(10)
-    assert stream.errors == []
-    assert stream.count > 10
-
-
-def test_scaling_down_loses_no_request_over_http(deploy: Deploy, shared_instance: Instance) -> None:
+def test_scaling_down_loses_no_call_of_a_stream_and_no_request_over_http(
+    deploy: Deploy, shared_instance: Instance
+) -> None:
     name = deploy(answer, num_replicas=3, route="/scaled", **QUICK_STOP)
+    handle = serve.get_handle(name)
     with httpx.Client(base_url=str(shared_instance.http.base_url), timeout=20) as http:
-        stream = Stream(lambda: http.get("/scaled").raise_for_status())
-        with stream:
+        streams = [
+            Stream(lambda: ray.get(handle.remote())),
+            Stream(lambda: handle.call().result(60)),
+            Stream(lambda: http.get("/scaled").raise_for_status()),
+        ]
+        with streams[0], streams[1], streams[2]:
             serve.update_backend_config(name, {"num_replicas": 1})
-            stream.wait_for_more(10)
-    assert stream.errors == []
+            for stream in streams:
+                stream.wait_for_more(10)
+    assert [stream.errors for stream in streams] == [[], [], []]
 
 
 async def answer() -> str:

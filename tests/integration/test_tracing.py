@@ -29,14 +29,19 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def shared_instance(ray_cluster: None, collector: Collector) -> Iterator[Instance]:
-    variables = {
+def sending_to(collector: Collector) -> dict[str, str]:
+    """What has a process send its spans there, with a header of the tests' own."""
+    return {
+        **QUICKLY,
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_HEADERS": "tenant=tests",
-        "OTEL_RESOURCE_ATTRIBUTES": "zone=a",
     }
-    with run_instance({**QUICKLY, **variables}) as running:
+
+
+@pytest.fixture(scope="module")
+def shared_instance(ray_cluster: None, collector: Collector) -> Iterator[Instance]:
+    variables = {**sending_to(collector), "OTEL_RESOURCE_ATTRIBUTES": "zone=a"}
+    with run_instance(variables) as running:
         yield running
 
 
@@ -280,7 +285,7 @@ def test_a_drivers_calls_begin_traces(looked: str, collector: Collector, ray_add
     model = looked
     with subprocess.Popen(
         [sys.executable, "-c", DRIVER, ray_address, model],
-        env={**os.environ, **QUICKLY, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url},
+        env={**os.environ, **sending_to(collector)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

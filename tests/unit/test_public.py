@@ -60,6 +60,16 @@ def test_the_package_itself_loads_no_ray() -> None:
 
 
 @pytest.mark.slow
+def test_a_driver_and_the_controller_load_no_server() -> None:
+    # Ray loads the modules of the actors that a process has handles to.
+    run(
+        "import serve.public, serve.controller.actor, serve.replica.actor, sys\n"
+        "servers = {'uvicorn', 'websockets', 'prometheus_client', 'serve.ingress.actor'}\n"
+        "assert not servers & set(sys.modules), servers & set(sys.modules)"
+    )
+
+
+@pytest.mark.slow
 def test_ingress_is_the_function_whatever_is_loaded_first() -> None:
     firsts = (
         "from serve import ingress",

@@ -123,7 +123,7 @@ def test_a_run_that_passes_says_nothing_of_unsteadiness(tmp_path: Path) -> None:
         ((), {"test_a.py": FAILS_FIRST, "test_b.py": "import nothing_of_that_name\n"}, "collected"),
         (("-x",), {"test_a.py": FAILS_FIRST, "test_b.py": PASSES}, "stopped early"),
         (
-            ("-n", "1", "--max-worker-restart=0"),
+            ("-p", "xdist", "-n", "1", "--max-worker-restart=0"),
             {"test_a.py": DIES},
             "crashed",
         ),
