@@ -161,6 +161,13 @@ REPLICA_STATE = Metric(
     "1 for the state that a replica is in: STARTING, RUNNING, UNRESPONSIVE (its event loop does "
     "not answer, so it is ended and started anew), RESTARTING or STOPPING.",
 )
+STAGE_TIME = Metric(
+    "serve_stage_ms",
+    _C,
+    ("backend", "replica", "stage"),
+    "Milliseconds that requests spent: stage `sender` (at the ingress or caller, and on the way), "
+    "`replica` (waiting for a place or a thread), `batch`, `run` (the user's code), `send`.",
+)
 LOOP_LAG = Metric(
     "serve_replica_loop_lag_ms",
     _G,
@@ -218,6 +225,7 @@ EXTRA_METRICS = (
     ENDPOINT_REQUESTS,
     ENDPOINT_LATENCY,
     REPLICA_STATE,
+    STAGE_TIME,
     LOOP_LAG,
     RECORDS_WRITTEN,
     RECORDS_DROPPED,

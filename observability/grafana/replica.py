@@ -54,6 +54,19 @@ BOARD = Board(
                     ),
                 ),
                 Panel(
+                    "Where a request's time goes",
+                    "Mean of each stage. sender: at the ingress or caller. replica: waiting for a "
+                    "place or a thread. batch: for it. run: the user's code. send: the client.",
+                    (
+                        Query(
+                            f"{rate(catalog.STAGE_TIME, OWN, by='stage')} / scalar("
+                            f"{rate(catalog.QUEUING_LATENCY, OWN, part='count')})",
+                            "{{stage}}",
+                        ),
+                    ),
+                    "ms",
+                ),
+                Panel(
                     "The event loop's lag",
                     "How late a timer ran, the worst of each second. High: something blocks it.",
                     (Query(now(catalog.LOOP_LAG, OWN), "{{replica}}"),),

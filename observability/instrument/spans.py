@@ -134,7 +134,7 @@ class SpanMaker:
 
     def _make_step(self, step: StepEnd) -> list[ReadableSpan]:
         record, trace = step.record, step.trace
-        begun_ns = step.end_ns - int(record.processing_ms * _MS_NS)
+        begun_ns = step.end_ns - int((record.processing_ms + record.send_ms) * _MS_NS)
         attributes = _describe_step(record)
         spans = []
         if trace.ingress_id:

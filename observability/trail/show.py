@@ -11,6 +11,9 @@ from observability.instrument.plain import one_line
 from observability.trail.query import Record
 from observability.trail.tree import Step, slow_steps, to_epoch
 
+WORTH_MS = 1.0
+"""Times below this are not worth a word."""
+
 BAR = 20
 """Width of a step's bar, characters."""
 
@@ -45,7 +48,7 @@ def _show_step(step: Step, root: Step, slow: set[int], first: str, rest: str) ->
     yield f"{first}{_show_head(step, root)}{_mark(step, slow)}"
     inner = f"{rest}{'│  ' if step.children else '   '}"
     for record in step.logs:
-        offset_ms = (to_epoch(record) - root.started_s) * 1000
+        offset_ms = (step.time_of(record) - root.started_s) * 1000
         level = str(record.get("level", "?"))
         text = f"{click.style(_clean(level), fg=_COLOURS.get(level))} {_show_body(record)}"
         yield f"{inner}{offset_ms:>9.1f} ms  " + text.replace("\n", f"\n{inner}")
@@ -74,14 +77,25 @@ def _show_head(step: Step, root: Step) -> str:
     offset_ms = (step.started_s - root.started_s) * 1000
     times = f"+{offset_ms:.1f} ms"
     if step.queue_ms:
-        times += f"  waited {step.queue_ms:.1f} ms"
+        times += f"  waited {step.queue_ms:.1f} ms{_show_waits(access)}"
     times += f"  ran {step.processing_ms:.1f} ms"
+    if step.send_ms >= WORTH_MS:
+        times += f"  sent {step.send_ms:.1f} ms"
+    if step.shift_s * 1000 >= WORTH_MS:
+        times += f"  (its clock is at least {step.shift_s * 1000:.1f} ms behind)"
     colour = "red" if step.is_failed else "green"
     what = click.style(_clean(_what(access)), bold=True)
     return (
         f"{what}  {click.style(status, fg=colour)}  {click.style(_clean(who), fg='cyan')}  {times}"
         f"  {_bar(step, root)}"
     )
+
+
+def _show_waits(access: Record) -> str:
+    """What it waited for."""
+    waits = [(name, access.get(f"{name}_ms")) for name in ("sender", "replica", "batch")]
+    told = [f"{name} {ms:.1f}" for name, ms in waits if isinstance(ms, float) and ms >= WORTH_MS]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _what(access: Record) -> str:

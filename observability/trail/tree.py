@@ -26,20 +26,26 @@ class Step:
         access: its access record; None: it was lost, others refer to it.
         logs: what was said in it, in the order of time.
         children: the steps it called, in the order of their begin.
+        shift_s: added to its times: its node's clock is at least so far behind its caller's.
     """
 
     access: Record | None
     logs: list[Record] = field(default_factory=list)
     children: list[Step] = field(default_factory=list)
+    shift_s: float = 0.0
 
     @property
     def started_s(self) -> float:
         """When it began to wait, seconds since the epoch."""
         if self.access is None:
             times = [child.started_s for child in self.children]
-            times += [to_epoch(record) for record in self.logs]
+            times += [self.time_of(record) for record in self.logs]
             return min(times)
-        return to_epoch(self.access) - (self.queue_ms + self.processing_ms) / 1000
+        return self.time_of(self.access) - self.total_ms / 1000
+
+    def time_of(self, record: Record) -> float:
+        """A record's time by the clock of who began the request, seconds since the epoch."""
+        return to_epoch(record) + self.shift_s
 
     @property
     def queue_ms(self) -> float:
@@ -52,9 +58,14 @@ class Step:
         return _number(self.access, "processing_ms")
 
     @property
+    def send_ms(self) -> float:
+        """How long its answer waited for the client, milliseconds."""
+        return _number(self.access, "send_ms")
+
+    @property
     def total_ms(self) -> float:
-        """Wait and run, milliseconds."""
-        return self.queue_ms + self.processing_ms
+        """Wait, run and send, milliseconds."""
+        return self.queue_ms + self.processing_ms + self.send_ms
 
     @property
     def own_ms(self) -> float:
@@ -95,6 +106,8 @@ def assemble(records: Iterable[Record]) -> list[Step]:
         else:
             logs.append(record)
     roots, lost = _link(steps)
+    for root in roots:
+        _align(root)
     roots += _hang(logs, steps, lost)
     return sorted(roots, key=lambda step: step.started_s)
 
@@ -115,7 +128,9 @@ def describe(step: Step) -> dict[str, Any]:
         "started": step.started_s,
         "queue_ms": step.queue_ms,
         "processing_ms": step.processing_ms,
+        "send_ms": step.send_ms,
         "own_ms": round(step.own_ms, 3),
+        "clock_behind_ms": round(step.shift_s * 1000, 3),
         "failed": step.is_failed,
         "logs": step.logs,
         "children": [describe(child) for child in step.children],
@@ -150,9 +165,18 @@ def _link(steps: list[Step]) -> tuple[list[Step], dict[str, Step]]:
                 lost[parent_id] = Step(None)
                 roots.append(lost[parent_id])
             lost[parent_id].children.append(step)
-    for step in [*steps, *lost.values()]:
-        step.children.sort(key=lambda child: child.started_s)
     return roots, lost
+
+
+def _align(step: Step) -> None:
+    """Shift what would have begun before its caller's handler did: two clocks differ."""
+    for child in step.children:
+        child.shift_s = step.shift_s
+        if step.access is not None:
+            called_s = step.started_s + step.queue_ms / 1000
+            child.shift_s += max(0.0, called_s - child.started_s)
+        _align(child)
+    step.children.sort(key=lambda child: child.started_s)
 
 
 def _name(step: Step, field: str) -> str:
@@ -178,8 +202,9 @@ def _find_home(record: Record, steps: list[Step]) -> Step | None:
     if len(own) > 1 and span_id:
         own = [s for s in own if s.access and s.access.get("span_id") == span_id] or own
     if len(own) > 1:  # the one that ran then, else the next one that ended
-        moment = to_epoch(record)
-        own = [s for s in own if s.access and s.started_s <= moment <= to_epoch(s.access)] or own
+        own = [
+            s for s in own if s.access and s.started_s <= s.time_of(record) <= s.time_of(s.access)
+        ] or own
     return own[0] if own else None
 
 

@@ -15,6 +15,9 @@ from observability.instrument.numbers import Buckets, Family, record_families
 HTTP_WAYS = frozenset({"http", "websocket"})
 SHADOW = "shadow"
 
+STAGES = ("sender", "replica", "batch", "run", "send")
+Stages = tuple[float, float, float, float]
+
 
 class ReplicaMetrics:
     """One for each replica.
@@ -43,6 +46,7 @@ class ReplicaMetrics:
         self._processing: dict[int, Buckets] = {1: Buckets(catalog.LATENCY_BUCKETS_MS)}
         self.read_load: Callable[[], tuple[int, int]] = lambda: (0, 0)
         """Gives (queries being processed, queries queued)."""
+        self._stages = [0.0] * len(STAGES)
         self.loop_lag_ms = 0.0
 
     def finish(
@@ -54,6 +58,7 @@ class ReplicaMetrics:
         queue_ms: float,
         processing_ms: float,
         batch_size: int = 1,
+        stages: Stages = (0.0, 0.0, 0.0, 0.0),
     ) -> None:
         """A request ended. On the replica's loop only.
 
@@ -62,15 +67,23 @@ class ReplicaMetrics:
             route: its route; "" for calls.
             way: `http`, `websocket`, `call`, `remote` or `shadow`.
             status: HTTP status, or what HTTP would say.
-            queue_ms: wait before the handler ran, milliseconds.
+            queue_ms: all waits before the handler ran, milliseconds.
             processing_ms: the handler's time, milliseconds.
             batch_size: requests of the batch it was in.
+            stages: times at the sender, waiting here, waiting for the batch, and sending, ms.
         """
         key = (endpoint, route, way, status)
         ended = self._ended.get(key)
         if ended is None:
             ended = self._ended[key] = Buckets(catalog.LATENCY_BUCKETS_MS)
-        ended.add(queue_ms + processing_ms)
+        sender, here, in_batch, sending = stages
+        ended.add(queue_ms + processing_ms + sending)
+        own = self._stages
+        own[0] += sender
+        own[1] += here
+        own[2] += in_batch
+        own[3] += processing_ms
+        own[4] += sending
         self._queuing.add(queue_ms)
         buckets = self._processing.get(batch_size)
         if buckets is None:
@@ -132,6 +145,10 @@ class ReplicaMetrics:
             processing,
             _family(catalog.REPLICA_PROCESSING, {own: float(busy)}),
             _family(catalog.REPLICA_QUEUED, {own: float(queued)}),
+            _family(
+                catalog.STAGE_TIME,
+                {(*own, name): ms for name, ms in zip(STAGES, self._stages, strict=True)},
+            ),
             _family(catalog.LOOP_LAG, {own: self.loop_lag_ms}),
             *record_families(Component.SERVE, written, dropped, *own),
         ]

@@ -96,6 +96,8 @@ class ReplicaTrail:
         """A request ended."""
         context = visit.context
         queue_ms, processing_ms = to_ms(visit.queue_s), to_ms(visit.processing_s)
+        sender_ms, replica_ms = to_ms(visit.sender_s), to_ms(visit.gate_s + visit.thread_s)
+        batch_ms, send_ms = to_ms(visit.batch_s), to_ms(visit.send_s)
         self._metrics.finish(
             context.endpoint,
             context.route,
@@ -104,6 +106,7 @@ class ReplicaTrail:
             queue_ms,
             processing_ms,
             context.batch_size,
+            (sender_ms, replica_ms, batch_ms, send_ms),
         )
         trace = context.trace
         tracer = None if trace is None or not trace.is_sampled else tracing.active
@@ -122,11 +125,11 @@ class ReplicaTrail:
             span_id=context.span_id,
             parent_id=context.parent_id,
             queue_ms=queue_ms,
-            sender_ms=to_ms(visit.sender_s),
-            replica_ms=to_ms(visit.gate_s + visit.thread_s),
-            batch_ms=to_ms(visit.batch_s),
+            sender_ms=sender_ms,
+            replica_ms=replica_ms,
+            batch_ms=batch_ms,
             processing_ms=processing_ms,
-            send_ms=to_ms(visit.send_s),
+            send_ms=send_ms,
             bytes_in=visit.bytes_in,
             bytes_out=visit.bytes_out,
             client=visit.client,

@@ -265,3 +265,40 @@ def test_every_record_is_in_the_trees_exactly_once(found: list[Record]) -> None:
     for root in roots:
         describe(root)
         assert slow_steps(root) <= {id(step) for step in root.walk()}
+
+
+def test_a_step_does_not_begin_before_its_call_was_made() -> None:
+    """Its node's clock is behind: it and all below it, what they said too, are shifted."""
+    records = [
+        access("front", 100, 200, queue_ms=20),
+        access("middle", 70, 140, "front"),
+        access("deep", 80, 90, "middle"),
+        log("middle", 75, "said"),
+    ]
+    (root,) = assemble(records)
+    (middle,) = root.children
+    (deep,) = middle.children
+    assert [ms(step.started_s) for step in (root, middle, deep)] == [100.0, 120.0, 130.0]
+    assert ms(middle.time_of(middle.logs[0])) == 125.0
+    assert [describe(step)["clock_behind_ms"] for step in (root, middle, deep)] == [0, 50, 50]
+
+
+def test_a_clock_that_is_ahead_is_left_alone() -> None:
+    (root,) = assemble([access("front", 0, 100), access("middle", 90, 160, "front")])
+    assert root.children[0].shift_s == 0.0
+
+
+@given(st.lists(st.tuples(st.floats(-1e4, 1e4), st.floats(0, 1e4)), min_size=2, max_size=6))
+def test_no_offset_is_negative_whatever_the_clocks(times: list[tuple[float, float]]) -> None:
+    records = [
+        access(f"s{n}", begin + 2e4, begin + length + 2e4, f"s{n - 1}" if n else "")
+        for n, (begin, length) in enumerate(times)
+    ]
+    (root,) = assemble(records)
+    assert all(step.started_s >= root.started_s - 1e-6 for step in root.walk())
+
+
+def test_the_time_for_sending_is_part_of_a_step() -> None:
+    record = access("front", 0, 80) | {"time": time_at(100), "send_ms": 20.0}
+    (root,) = assemble([record])
+    assert (ms(root.started_s), root.total_ms, root.own_ms) == (0.0, 100.0, 80.0)
