@@ -182,6 +182,7 @@ class Executor:
             goal.tracing,
             self._world.observed.has_many_nodes,
             goal.preload,
+            goal.http.request_timeout_s,
         )
         self._world.add_replica(tag, backend.tag)
         name = replica_actor_name(self._controller_name, tag)

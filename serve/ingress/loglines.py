@@ -212,7 +212,7 @@ a time limit). Second: what it was doing (R request, Q queue, C connect, H answe
 
 
 def is_cut(line: LogLine) -> bool:
-    """Whether a replica ended an answer in its middle: by its death, or by an error it tells of."""
+    """Whether an answer broke off in its middle, of which a replica that lives tells itself."""
     return line.state in _CUT
 
 
@@ -240,7 +240,7 @@ def explain(line: LogLine) -> str | None:
     return _STATES.get(line.state)
 
 
-_CUT = frozenset({"SD", "SL", "DD"})
+_CUT = frozenset({"SD", "SL", "DD", "sD"})
 
 
 def _known(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ class HTTPEntry:
         middlewares: `starlette.middleware.Middleware` objects, outermost first.
         shadow: sends copies to shadow backends.
         trail: hears of each request's end.
+        timeout_s: after so long a silence HAProxy gives up, and tells of it, seconds.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class HTTPEntry:
         middlewares: list[Any],
         shadow: Shadow,
         trail: ReplicaTrail,
+        timeout_s: float = math.inf,
     ) -> None:
         self._user = user
         self._gate = gate
         self._shadow = shadow
         self._trail = trail
+        self._timeout_s = timeout_s
         self.tag_headers: Headers = [
             (b"x-serve-backend", tags[0].encode()),
             (b"x-serve-replica", tags[1].encode()),
@@ -87,7 +91,7 @@ class HTTPEntry:
         visit = self._arrive(scope, _fill_scope(scope, headers), headers.get(b"x-serve-start"))
         if ATTEMPTS_HEADER in headers:
             visit.retries = int(headers[ATTEMPTS_HEADER])
-        reply = Reply(send, self.tag_headers, scope, visit, self._trail.hold)
+        reply = Reply(send, self.tag_headers, scope, visit, self._trail.hold, self._timeout_s)
         try:
             if not self._gate.try_enter() and not await self._wait(reply):
                 return

@@ -235,7 +235,15 @@ class Replica:
         spec = self.spec
         host = self._host if spec.is_exposed else LOOPBACK
         tags = (spec.backend_tag, spec.replica_tag)
-        entry = HTTPEntry(self._user, self._gate, tags, spec.middlewares, self._shadow, self._trail)
+        entry = HTTPEntry(
+            self._user,
+            self._gate,
+            tags,
+            spec.middlewares,
+            self._shadow,
+            self._trail,
+            spec.request_timeout_s,
+        )
         flush = self._trail.flush
         token = make_ingress_token(spec.secret)
         self._http = HTTPServer(

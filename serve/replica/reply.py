@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from starlette.types import Message, Scope, Send
@@ -13,6 +14,9 @@ from serve.replica.protocol import MALFORMED
 from serve.replica.visit import Visit
 
 Headers = list[tuple[bytes, bytes]]
+
+CLOCKS_S = 0.05
+"""By so much HAProxy's clock may differ from ours."""
 
 SWITCHING = 101
 _FORBIDDEN = 403
@@ -29,6 +33,7 @@ class Reply:
         scope: of the request.
         visit: told before the last bytes leave.
         hold: calls what it is given before the next bytes leave.
+        timeout_s: after so long a silence HAProxy gives up, seconds.
 
     Attributes:
         inbox: of the request, once there is one.
@@ -41,6 +46,7 @@ class Reply:
         "_scope",
         "_send",
         "_tag_headers",
+        "_timeout_s",
         "inbox",
         "is_started",
         "is_whole",
@@ -54,12 +60,14 @@ class Reply:
         scope: Scope,
         visit: Visit,
         hold: Callable[[Callable[[], None]], None],
+        timeout_s: float = math.inf,
     ) -> None:
         self._send = send
         self._tag_headers = tag_headers
         self._scope = scope
         self.visit = visit
         self._hold = hold
+        self._timeout_s = timeout_s
         self.inbox: Inbox | None = None
         self.is_started = self.is_whole = False
 
@@ -125,10 +133,15 @@ class Reply:
         if visit.is_ended:
             return
         is_gone = inbox is not None and inbox.is_disconnected
+        is_given_up = is_gone and visit.silent_s >= self._timeout_s - CLOCKS_S
+        if is_given_up and not self.is_started:
+            visit.withdraw()  # it was answered 504, of which the ingress tells
+            return
         if MALFORMED in self._scope and visit.status in (0, CALLER_GONE):
             visit.status, visit.error = 400, "bad_request"
         elif not visit.error:
-            visit.error = "client_gone" if is_gone else "" if visit.status else "no_answer"
+            gone = "replica_timeout" if is_given_up else "client_gone"
+            visit.error = gone if is_gone else "" if visit.status else "no_answer"
         if not visit.status:
             visit.status = CALLER_GONE
         if inbox is not None:

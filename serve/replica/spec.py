@@ -6,6 +6,7 @@ the controller loads its module.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class ReplicaSpec:
         tracing: `OTEL_` variables; those of the replica's own environment go before them.
         is_exposed: other nodes are to reach it from the start on.
         preload: modules that are loaded before the user's code.
+        request_timeout_s: from HTTPOptions.
     """
 
     controller_name: str
@@ -47,6 +49,7 @@ class ReplicaSpec:
     tracing: dict[str, str] = field(default_factory=dict, repr=False)
     is_exposed: bool = False
     preload: tuple[str, ...] = ()
+    request_timeout_s: float = math.inf
 
     def logging_of(self, config: BackendConfig) -> LoggingConfig:
         """How records are written under a configuration of the backend."""

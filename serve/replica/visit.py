@@ -50,6 +50,7 @@ class Visit:
         "_arrived",
         "_begun",
         "_is_ended",
+        "_last_sent",
         "_sending",
         "_sent_us",
         "_tell",
@@ -88,7 +89,7 @@ class Visit:
     ) -> None:
         self._tell = tell
         self._sent_us = sent_us
-        self._arrived = time.perf_counter()
+        self._arrived = self._last_sent = time.perf_counter()
         self._begun = self._sending = -1.0
         self._is_ended = False
         self.context = context
@@ -129,13 +130,20 @@ class Visit:
             self.context.waits = self.context.waits or Waits()
             self.context.waits.gate_s = self.gate_s
 
+    @property
+    def silent_s(self) -> float:
+        """Since it was sent here, or since a piece of its answer left last, seconds."""
+        since_s = time.perf_counter() - self._last_sent
+        return since_s + (self.sender_s if self._last_sent == self._arrived else 0.0)
+
     def begin_sending(self) -> None:
         """A piece of the answer is handed on."""
         self._sending = time.perf_counter()
 
     def end_sending(self) -> None:
         """It was taken."""
-        self.send_s += time.perf_counter() - self._sending
+        self._last_sent = now = time.perf_counter()
+        self.send_s += now - self._sending
         self._sending = -1.0
 
     def fail(self, error: BaseException) -> None:
@@ -149,6 +157,10 @@ class Visit:
         else:
             self.status = _FAILED
             self.error, self.exception = describe_error(error), describe_failure(error)
+
+    def withdraw(self) -> None:
+        """It is somebody else's to tell."""
+        self._is_ended = True
 
     def end(self) -> None:
         """Tell it; a second time, nothing is done."""
