@@ -21,14 +21,14 @@ class JoiningTransport:
     Args:
         transport: the inner one.
         loop: of the connection.
-        before_write: called before anything is sent.
+        before_write: called with the number of bytes before anything is sent.
     """
 
     def __init__(
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        before_write: Callable[[], None],
+        before_write: Callable[[int], None],
     ) -> None:
         self._transport = transport
         self._loop = loop
@@ -41,12 +41,17 @@ class JoiningTransport:
             return
         if len(data) >= JOIN_BYTES:
             self._flush()
-            self._before_write()
+            self._before_write(len(data))
             self._transport.write(data)
             return
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(data)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for the iteration's end."""
+        return bool(self._unsent)
 
     def is_closing(self) -> bool:
         """Whether it is closed or being closed."""
@@ -63,5 +68,6 @@ class JoiningTransport:
     def _flush(self) -> None:
         pieces, self._unsent = self._unsent, []
         if pieces and not self._transport.is_closing():
-            self._before_write()
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._before_write(len(data))
+            self._transport.write(data)

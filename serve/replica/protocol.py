@@ -138,18 +138,18 @@ class ReplicaProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is written (uvicorn)."""
-        if self._line is not None:
+        if self._line is not None and not self.transport.has_unsent:  # type: ignore[attr-defined]
             self._line.end()
         super().on_response_complete()
 
-    def _before_sending(self) -> None:
+    def _before_sending(self, size: int) -> None:
+        self._before_write()
         if (line := self._line) is not None:
             cycle = self.cycle
-            if cycle is None:
-                line.send(is_whole=False)  # a WebSocket's handshake
-            elif cycle.response_started:  # and not the "100 Continue" before it
-                line.send(is_whole=cycle.response_complete)
-        self._before_write()
+            if cycle is None or cycle.response_started:  # a WebSocket's handshake has no cycle
+                line.send(size, is_whole=cycle is not None and cycle.response_complete)
+            else:
+                line.send_before(size)  # "100 Continue"
 
     def _should_upgrade(self) -> bool:
         return self._is_websocket

@@ -31,22 +31,22 @@ def joining(recorder: Recorder) -> JoiningTransport:
     return JoiningTransport(
         recorder,  # type: ignore[arg-type]
         asyncio.get_running_loop(),
-        lambda: None,
+        lambda size: None,
     )
 
 
 async def test_before_anything_is_sent_what_must_be_written_is() -> None:
     recorder = Recorder()
-    sent_before: list[int] = []
+    sent_before: list[tuple[int, int]] = []
     transport = JoiningTransport(
         recorder,  # type: ignore[arg-type]
         asyncio.get_running_loop(),
-        lambda: sent_before.append(len(recorder.writes)),
+        lambda size: sent_before.append((size, len(recorder.writes))),
     )
     transport.write(b"small")
     await asyncio.sleep(0)
     transport.write(b"x" * JOIN_BYTES)
-    assert (sent_before, len(recorder.writes)) == ([0, 1], 2)
+    assert (sent_before, len(recorder.writes)) == ([(5, 0), (JOIN_BYTES, 1)], 2)
 
 
 async def test_writes_of_one_iteration_are_one_write() -> None:

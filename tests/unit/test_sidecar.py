@@ -33,8 +33,8 @@ def memory() -> mmap.mmap:
     return mmap.mmap(-1, 2 * SLOT_BYTES)
 
 
-def read(memory: mmap.mmap, unread: bytes = b"") -> Lost:
-    return read_slot(memory[SLOT_BYTES:], unread)
+def read(memory: mmap.mmap, unread: bytes = b"", sent: int = 0) -> Lost:
+    return read_slot(memory[SLOT_BYTES:], unread, sent)
 
 
 def test_a_connection_is_at_what_the_replica_noted_last(memory: mmap.mmap) -> None:
@@ -43,23 +43,41 @@ def test_a_connection_is_at_what_the_replica_noted_last(memory: mmap.mmap) -> No
     line.begin(head())
     lost = read(memory)
     assert (lost.stage, lost.kept, lost.is_begun) == (Stage.RUNNING, head(), True)
-    line.send(is_whole=False)
-    assert read(memory).stage is Stage.ANSWERING
-    line.end()
-    assert read(memory) == Lost(Stage.IDLE)
+    line.send(10, is_whole=False)
+    line.send(5, is_whole=True)
+    assert read(memory, sent=15) == Lost(Stage.IDLE)
     line.begin(head("POST"))
-    assert read(memory).kept == head("POST")
-    line.end()  # written, and still in memory
-    assert read(memory).stage is Stage.RUNNING
-    line.send(is_whole=True)
-    assert read(memory) == Lost(Stage.IDLE)
+    assert (read(memory, sent=15).stage, read(memory, sent=15).kept) == (
+        Stage.RUNNING,
+        head("POST"),
+    )
     assert memory[:SLOT_BYTES] == bytes(SLOT_BYTES)  # the neighbour's
 
 
-def test_what_is_sent_outside_of_a_request_is_none_of_an_answer(memory: mmap.mmap) -> None:
+@pytest.mark.parametrize(
+    ("sent", "stage"), [(0, Stage.RUNNING), (1, Stage.ANSWERING), (14, Stage.ANSWERING)]
+)
+def test_an_answer_that_was_written_may_not_have_left(
+    memory: mmap.mmap, sent: int, stage: Stage
+) -> None:
     line = Line(memory, 1, -1)
-    line.send(is_whole=False)
-    assert read(memory) == Lost(Stage.IDLE)
+    line.begin(head())
+    line.send(10, is_whole=False)
+    assert read(memory, sent=min(sent, 10)).stage is stage
+    line.send(5, is_whole=True)
+    assert read(memory, sent=sent).stage is stage
+
+
+def test_what_is_sent_before_an_answer_is_none_of_it(memory: mmap.mmap) -> None:
+    line = Line(memory, 1, -1)
+    line.begin(head("POST"))
+    line.send_before(25)  # 100 Continue
+    assert read(memory, sent=25).stage is Stage.RUNNING
+    line.send(10, is_whole=False)
+    assert read(memory, sent=25).stage is Stage.RUNNING
+    assert read(memory, sent=26).stage is Stage.ANSWERING
+    line.end()
+    assert read(memory, sent=35) == Lost(Stage.IDLE)
 
 
 def test_a_head_that_does_not_fit_is_kept_in_part_and_never_repeated(memory: mmap.mmap) -> None:
@@ -87,8 +105,8 @@ def test_what_is_no_request_is_nothing(memory: mmap.mmap, unread: bytes) -> None
 def test_unread_bytes_beside_an_answer_are_no_request(memory: mmap.mmap) -> None:
     line = Line(memory, 1, -1)
     line.begin(head("POST", "content-length: 100"))
-    line.send(is_whole=False)
-    assert judge(read(memory, head()), SETTINGS) is Verdict.CLOSE
+    line.send(10, is_whole=False)
+    assert judge(read(memory, head(), sent=10), SETTINGS) is Verdict.CLOSE
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,22 @@ def is_supported() -> bool:
 class Line:
     """One connection, as its sidecar sees it. Its methods are on the request path."""
 
-    __slots__ = ("_memory", "_offset", "_stage", "descriptor", "slot")
+    __slots__ = (
+        "_before",
+        "_began_s",
+        "_kept",
+        "_memory",
+        "_offset",
+        "_written",
+        "descriptor",
+        "slot",
+    )
 
     def __init__(self, memory: mmap.mmap, slot: int, descriptor: int) -> None:
         self._memory = memory
         self._offset = slot * SLOT_BYTES
-        self._stage = Stage.IDLE
+        self._kept = self._before = self._written = 0
+        self._began_s = 0.0
         self.slot = slot
         self.descriptor = descriptor
         memory[self._offset] = Stage.IDLE
@@ -56,22 +66,39 @@ class Line:
     def begin(self, received: bytes) -> None:
         """A request's head was read; its first bytes are those."""
         kept = received[:KEPT_BYTES]
-        offset = self._offset
-        first = offset + HEAD.size
-        self._memory[first : first + len(kept)] = kept
-        HEAD.pack_into(self._memory, offset, Stage.RUNNING, len(kept), time.monotonic())
-        self._stage = Stage.RUNNING
+        self._kept = len(kept)
+        self._began_s = time.monotonic()
+        self._before = self._written
+        first = self._offset + HEAD.size
+        self._memory[first : first + self._kept] = kept
+        self._note(Stage.RUNNING)
 
-    def send(self, is_whole: bool) -> None:
-        """Something of the answer leaves now; `is_whole`: its last part."""
-        if self._stage is not Stage.IDLE:
-            self._stage = stage = Stage.IDLE if is_whole else Stage.ANSWERING
-            self._memory[self._offset] = stage
+    def send_before(self, size: int) -> None:
+        """So many bytes that are none of the answer are handed to the kernel."""
+        self._written += size
+        self._before = self._written
+        self._note(Stage.RUNNING)
+
+    def send(self, size: int, *, is_whole: bool) -> None:
+        """So many bytes of the answer are handed to the kernel; `is_whole`: its last ones."""
+        self._written += size
+        if is_whole:
+            self.end()
 
     def end(self) -> None:
-        """The answer is written. If nothing of it has left yet, `send` hears of that."""
-        if self._stage is Stage.ANSWERING:
-            self.send(is_whole=True)
+        """All of the answer was handed on. Whether the kernel has it is seen when we are dead."""
+        self._note(Stage.WRITTEN)
+
+    def _note(self, stage: Stage) -> None:
+        HEAD.pack_into(
+            self._memory,
+            self._offset,
+            stage,
+            self._kept,
+            self._began_s,
+            self._before,
+            self._written,
+        )
 
 
 class SidecarClient:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import random
 import select
 import socket
+import struct
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -33,6 +36,7 @@ FIRST_BYTES_S = 0.2
 """Longest wait for what comes first over a connection, seconds."""
 
 _READ_BYTES = 65_536
+_ACKED_OFFSET = 120  # of tcpi_bytes_acked in Linux's struct tcp_info
 
 
 class Settings(NamedTuple):
@@ -136,7 +140,7 @@ def end_all(
         slot = bytes(memory[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])
         connection = socket.socket(fileno=descriptor)
         connection.setblocking(False)
-        lost = read_slot(slot, _peek(connection))
+        lost = read_slot(slot, _peek(connection), _count_sent(connection))
         if judge(lost, settings) is not Verdict.CLOSE:
             threads.append(Thread(target=_see_through, args=(connection, lost, settings, told)))
             continue
@@ -152,7 +156,7 @@ def end_all(
 def _see_fresh(connection: socket.socket, settings: Settings, told: SimpleQueue[Ended]) -> None:
     """A connection that the replica had not accepted: its request comes any moment."""
     connection.settimeout(FIRST_BYTES_S)
-    lost = read_slot(bytes(SLOT_BYTES), _peek(connection))
+    lost = read_slot(bytes(SLOT_BYTES), _peek(connection), 0)
     if judge(lost, settings) is Verdict.CLOSE:
         _close(connection)
     else:
@@ -249,6 +253,24 @@ def _close(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
+
+
+def _count_sent(connection: socket.socket) -> int:
+    """How many bytes the kernel was given to send: those acknowledged, and those in its queue."""
+    acked = -1
+    try:
+        while acked != (now := _count_acked(connection)):  # no byte changed from one to the other
+            acked = now
+            (queued,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    except OSError:  # the other end is gone
+        return acked
+    return acked + int(queued)
+
+
+def _count_acked(connection: socket.socket) -> int:
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_OFFSET + 8)
+    (acked,) = struct.unpack_from("Q", info, _ACKED_OFFSET)
+    return int(acked)
 
 
 def _peek(connection: socket.socket) -> bytes:

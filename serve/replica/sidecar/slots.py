@@ -13,9 +13,10 @@ SLOTS = 2048
 SLOT_BYTES = 4096
 """A page: one that was never used takes no memory."""
 
-HEAD = struct.Struct("<BxHxxxxd")
-"""A slot begins with its stage, the bytes kept of the request, when that began (monotonic seconds);
-the request's first bytes follow."""
+HEAD = struct.Struct("<BxHxxxxdQQ")
+"""A slot begins with its stage, the bytes kept of the request, when that began (monotonic seconds),
+and how many bytes were sent over the connection before its answer, and with it; the request's first
+bytes follow."""
 
 KEPT_BYTES = SLOT_BYTES - HEAD.size
 """So much of a request is kept. One whose head is longer is not repeated."""
@@ -37,12 +38,15 @@ _NOT_ALONE = re.compile(
 
 
 class Stage(IntEnum):
-    """What a connection is at."""
+    """What a connection is at. What has really left, only the kernel knows (`read_slot`)."""
 
     IDLE = 0
     RUNNING = 1
-    """A request's head was read, nothing of its answer was sent."""
+    """A request's head was read; nothing of its answer has left."""
     ANSWERING = 2
+    """Part of the answer has left."""
+    WRITTEN = 3
+    """The replica has written the whole answer; of a slot only."""
 
 
 class Lost(NamedTuple):
@@ -91,14 +95,17 @@ class Lost(NamedTuple):
         return line + b"\r\n" + own + rest
 
 
-def read_slot(slot: bytes, unread: bytes) -> Lost:
+def read_slot(slot: bytes, unread: bytes, sent: int) -> Lost:
     """What a connection was at.
 
     Args:
         slot: its part of the memory.
         unread: what came over it and was not read.
+        sent: bytes that the kernel was given to send over it. A replica that dies may have written
+            an answer that never left its process.
     """
-    stage, size, began_s = HEAD.unpack_from(slot)
-    if stage == Stage.IDLE:
+    stage, size, began_s, before, whole = HEAD.unpack_from(slot)
+    if stage == Stage.IDLE or (stage == Stage.WRITTEN and sent == whole):
         return Lost(Stage.RUNNING, unread) if _REQUEST_LINE.match(unread) else Lost(Stage.IDLE)
-    return Lost(Stage(stage), slot[HEAD.size : HEAD.size + size], began_s)
+    kept = slot[HEAD.size : HEAD.size + size]
+    return Lost(Stage.RUNNING if sent == before else Stage.ANSWERING, kept, began_s)
