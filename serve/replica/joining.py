@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 JOIN_BYTES = 65_536
-"""Larger pieces are not copied for it."""
+"""Larger pieces are not copied for it, and more is not held back: who writes without a pause must
+feel when the peer does not read."""
 
 
 class JoiningTransport:
@@ -34,6 +35,7 @@ class JoiningTransport:
         self._loop = loop
         self._before_write = before_write
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Send, with what else is written meanwhile."""
@@ -47,6 +49,9 @@ class JoiningTransport:
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(data)
+        self._unsent_bytes += len(data)
+        if self._unsent_bytes >= JOIN_BYTES:
+            self._flush()
 
     @property
     def has_unsent(self) -> bool:
@@ -66,7 +71,7 @@ class JoiningTransport:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        pieces, self._unsent = self._unsent, []
+        pieces, self._unsent, self._unsent_bytes = self._unsent, [], 0
         if pieces and not self._transport.is_closing():
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._before_write(len(data))

@@ -10,7 +10,7 @@ from starlette.types import Message, Scope, Send
 from observability.instrument.access import CALLER_GONE
 from serve.replica.answers import check_head
 from serve.replica.inbox import Inbox
-from serve.replica.protocol import MALFORMED
+from serve.replica.protocol import MALFORMED, ClientDisconnected
 from serve.replica.visit import Visit
 
 Headers = list[tuple[bytes, bytes]]
@@ -81,20 +81,14 @@ class Reply:
             await self._answer(_FORBIDDEN, [], b"")  # what ASGI's servers do, and with the tags
             return
         if kind in _BODIES:
-            self.visit.bytes_out += len(message.get("body", b""))
-            if not message.get("more_body"):
-                if self.inbox is not None:
-                    self.inbox.close()
-                self._hold(self.end)
-                await self._pass_on(message)
-                self.is_whole = True
-                return
-        elif kind in _STARTS:
+            await self._send_body(message)
+            return
+        if kind in _STARTS:
             headers = list(message.get("headers", ()))
             check_head(message.get("status", 200), headers)
             headers += self._tag_headers
             self.is_started = True
-            is_late = self.inbox is not None and self.inbox.is_disconnected
+            is_late = self._is_client_gone()
             self.visit.status = CALLER_GONE if is_late else message.get("status", SWITCHING)
             message["headers"] = headers
             context = self.visit.context
@@ -118,6 +112,29 @@ class Reply:
         if status == 503:
             headers.append((b"retry-after", b"1"))
         await self._answer(status, headers, text.encode())
+
+    async def _send_body(self, message: Message) -> None:
+        is_last = not message.get("more_body")
+        if not self._is_client_gone():
+            self.visit.bytes_out += len(message.get("body", b""))
+        elif not is_last:  # dropped by the server, which lets nobody else run: without an end
+            raise ClientDisconnected
+        if is_last:
+            if self.inbox is not None:
+                self.inbox.close()
+            self._hold(self.end)
+        await self._pass_on(message)
+        self.is_whole = is_last
+
+    def _is_client_gone(self) -> bool:
+        """Whether the request's client has left, though nobody may have read that yet."""
+        inbox = self.inbox
+        if inbox is None:
+            return False
+        if not inbox.is_disconnected:
+            server = getattr(self._send, "__self__", None)  # uvicorn's cycle of this request
+            inbox.is_disconnected = getattr(server, "disconnected", False)
+        return inbox.is_disconnected
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer: to who asked for a WebSocket, too."""

@@ -104,6 +104,25 @@ class Raiser:
         return StreamingResponse(pieces())
 
     @serve.expose
+    async def endless(self, request: Any) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 60_000
+
+        return StreamingResponse(pieces())
+
+    @serve.expose
+    async def endless_app(self, request: Any) -> Response:
+        class Endless(Response):  # as an ASGI application that never listens
+            async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                while True:
+                    body = b"x" * 60_000
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        return Endless()
+
+    @serve.expose
     async def short(self, request: Any) -> Response:
         return PlainTextResponse("12345", headers={"content-length": "10"})
 
@@ -325,6 +344,19 @@ def test_a_client_that_leaves_after_four_of_a_hundred_pieces(
     record = record_of("left-stream")
     assert (record["status"], record["error"]) == (200, "client_gone")
     assert 4000 <= record["bytes_out"] < 100_000
+
+
+@pytest.mark.parametrize("way", ["endless", "endless_app"])
+def test_a_client_that_leaves_a_stream_without_an_end_and_without_a_pause(
+    shared_instance: Instance, raiser: str, way: str
+) -> None:
+    headers = {"X-Request-ID": f"left-{way}", "X-Serve-Call-Method": way}
+    with httpx.stream("GET", shared_instance.url(f"/{raiser}"), headers=headers) as answer:
+        assert len(next(answer.iter_raw(60_000))) == 60_000
+
+    record = replica_record(f"left-{way}")
+    assert (record["status"], record["error"]) == (200, "client_gone")
+    assert shared_instance.http.get(f"/{raiser}").text == "fine"
 
 
 def test_an_answer_that_is_shorter_than_it_said_is_no_success(

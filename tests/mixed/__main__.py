@@ -15,7 +15,10 @@ import random
 import sys
 from collections import Counter
 
-from benchmarks.harness import free_port, ray_and_serve
+import ray
+
+import serve
+from tests.conftest import free_port
 from tests.integration.processes import ROOT
 from tests.mixed.backends import deploy
 from tests.mixed.run import Run, drive, settle
@@ -34,10 +37,21 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     port = free_port()
     run = Run("soak", options.seed)
-    with ray_and_serve(port):
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        serve.start(detached=True, http_options={"port": port})
         deploy(run.name)
         asyncio.run(drive(run, port, options.requests))
         differences = settle(run)
+        serve.shutdown()
+    finally:
+        ray.shutdown()
     for (kind, saw), count in sorted(Counter((one.kind, one.saw) for one in run.seen).items()):
         print(f"{count:>8} {kind}: {saw}")
     print(f"{len(run.seen):,} requests in {run.wall_s:.0f} s, {run.kills} replicas killed")

@@ -87,3 +87,14 @@ async def test_closing_sends_what_was_written() -> None:
 
 async def test_all_else_is_the_inner_transports() -> None:
     assert joining(Recorder()).get_extra_info("peername") == "inner peername"
+
+
+async def test_who_writes_without_a_pause_is_not_held_back_beyond_the_limit() -> None:
+    recorder = Recorder()
+    transport = joining(recorder)
+    piece = b"x" * (JOIN_BYTES // 2)
+    for _ in range(5):
+        transport.write(piece)
+    assert recorder.writes == [2 * piece, 2 * piece]
+    await asyncio.sleep(0)
+    assert recorder.writes == [2 * piece, 2 * piece, piece]
