@@ -194,7 +194,9 @@ _REACHED_A_REPLICA = ("replica_died", "replica_timeout", "bad_answer")
 
 def _keys(record: Record) -> list[tuple[str, ...]]:
     """The counters that a record's request has moved: (name, owner, replica, ...)."""
-    endpoint, replica = record.get("endpoint", ""), record.get("replica", "")
+    # The ingress names the replica that had a request; it counts for all of them together.
+    by_replica = record["component"] != "ingress"
+    endpoint, replica = record.get("endpoint", ""), record.get("replica", "") if by_replica else ""
     status, way = record["status"], record["way"]
     backend = record.get("backend", "")
     keys: list[tuple[str, ...]] = [(_ENDED, endpoint, replica, backend, f"{status // 100}xx", way)]
