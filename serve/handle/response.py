@@ -10,7 +10,7 @@ from typing import Any
 from ray.exceptions import RayTaskError
 
 from serve.errors import RayServeException, describe_error
-from serve.transport.failures import RemoteError
+from serve.transport.failures import RemoteError, mark_remote
 
 
 class Response:
@@ -76,10 +76,18 @@ class Response:
 
 
 def as_task_error(error: RemoteError, name: str) -> Exception:
-    """What `ray.get(handle.remote())` would raise: RayTaskError and the user's type in one."""
-    cause = error.cause
-    if not isinstance(cause, Exception):
-        return RayServeException(f"{name} raised {describe_error(cause)}")
-    wrapped = RayTaskError(name, error.traceback_text, cause)
-    raised: Exception = wrapped.as_instanceof_cause()
+    """What `ray.get(handle.remote())` would raise: RayTaskError and the user's type in one.
+
+    It names the replica that raised it, and that one's process.
+    """
+    cause, origin = error.cause, error.origin
+    error.call = name
+    raised: Exception
+    if isinstance(cause, Exception):
+        title = origin.replica or None
+        wrapped = RayTaskError(name, error.traceback_text, cause, title, origin.pid or None)
+        raised = wrapped.as_instanceof_cause()
+    else:
+        raised = RayServeException(f"{name} raised {describe_error(cause)}")
+    mark_remote(raised, error)
     return raised

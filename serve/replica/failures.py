@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sysconfig
 import traceback
@@ -13,12 +14,15 @@ from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
 from serve.replica.protocol import ClientDisconnected
+from serve.transport.failures import remote_error_of
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _MAX_TEXT = 1000
+_CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
+_MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 _OF_CLIENT = (ClientDisconnect, WebSocketDisconnect, ClientDisconnected, asyncio.CancelledError)
 
 
@@ -34,18 +38,59 @@ def describe_error(error: BaseException) -> str:
     if isinstance(inner, tuple) and inner:
         return "; ".join(map(describe_error, inner))[:_MAX_TEXT]
     place = _find_place(error.__traceback__)
-    told = errors.describe_error(error).rstrip()
+    told = _summarize(error).rstrip()
     return f"{told} ({place})" if place else told
 
 
 def describe_failure(error: BaseException) -> str:
-    """An exception's traceback from the user's own code on, as text."""
+    """An exception's traceback from the user's own code on, as text; of its causes too.
+
+    Of what a call raised, the steps of this process alone: the replica that raised it has a record
+    of the others.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    each: BaseException | None = error
+    link = ""
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        parts.insert(0, _describe_alone(each) + link)
+        link = _CAUSED if each.__cause__ is not None else _MEANWHILE
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "".join(parts).rstrip()
+
+
+def _describe_alone(error: BaseException) -> str:
     step = error.__traceback__
     while step is not None and step.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
         step = step.tb_next
     shown = step or error.__traceback__
-    lines = traceback.format_exception(type(error), error, shown)
-    return "".join(lines).rstrip()
+    if remote_error_of(error) is None:
+        return "".join(traceback.format_exception(type(error), error, shown, chain=False))
+    steps = [
+        line
+        for line, (frame, _) in zip(
+            traceback.format_tb(shown), traceback.walk_tb(shown), strict=False
+        )
+        if not frame.f_code.co_filename.startswith(_OWN_CODE)
+    ]
+    return "".join(["Traceback (most recent call last):\n", *steps, f"{_summarize(error)}\n"])
+
+
+def _summarize(error: BaseException) -> str:
+    """An exception in a line: of what a call raised, which one failed, and where."""
+    remote = remote_error_of(error)
+    if remote is None:
+        return errors.describe_error(error)
+    where = f" at {remote.origin.replica}" if remote.origin.replica else ""
+    return f"call to {remote.call} failed{where}: {errors.describe_error(remote.cause)}"
+
+
+def log_failure(logger: logging.Logger, message: str, error: BaseException) -> None:
+    """Log an ERROR with the steps of the user's code, and of its libraries, not of the server."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (message,), None)
+    record.exc_text = describe_failure(error)
+    logger.handle(record)
 
 
 def is_of_client(error: BaseException | None) -> bool:

@@ -26,7 +26,7 @@ from serve.exposure import CALL
 from serve.ids import make_request_id
 from serve.replica.answers import encode_answer
 from serve.replica.callable import UserCallable
-from serve.replica.failures import describe_error, is_of_client, is_stopped
+from serve.replica.failures import describe_error, is_of_client, is_stopped, log_failure
 from serve.replica.gate import Gate
 from serve.replica.inbox import DisconnectWatch, Inbox
 from serve.replica.reply import Headers, Reply
@@ -189,16 +189,16 @@ class HTTPEntry:
         what = f"Request {method} {scope['path']} failed"
         visit = reply.visit
         if reply.is_whole and (visit.is_ended or visit.status < 500):
-            logger.error("%s after its answer", what, exc_info=error)  # a background task, say
+            log_failure(logger, f"{what} after its answer", error)  # a background task, say
             return
         visit.error, visit.failure = describe_error(error), error
         if reply.is_whole:  # Starlette answers 500, and raises on
-            logger.error("%s", what, exc_info=error)
+            log_failure(logger, what, error)
         elif reply.is_started:
             visit.error += f" (after {visit.bytes_out} bytes of the answer)"
-            logger.error("%s after %d bytes of its answer", what, visit.bytes_out, exc_info=error)
+            log_failure(logger, f"{what} after {visit.bytes_out} bytes of its answer", error)
         else:
-            logger.error("%s", what, exc_info=error)
+            log_failure(logger, what, error)
             await reply.refuse(500, "Internal Server Error")
 
     async def _run_handler(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -23,6 +23,7 @@ from serve.definition import Definition
 from serve.ingress_token import make_ingress_token
 from serve.records import ReplicaAddress
 from serve.replica.callable import UserCallable
+from serve.replica.failures import describe_failure
 from serve.replica.gate import Gate
 from serve.replica.http import HTTPEntry, Shadow
 from serve.replica.lifespan import Lifespan
@@ -251,7 +252,11 @@ class Replica:
         )
         http_port = await self._http.listen(host)
         self._calls = CallServer(
-            self._execute_message, spec.secret, replica_tag=spec.replica_tag, before_write=flush
+            self._execute_message,
+            spec.secret,
+            replica_tag=spec.replica_tag,
+            before_write=flush,
+            describe=describe_failure,
         )
         bound = await self._calls.start(host)
         self._address = ReplicaAddress(

@@ -133,7 +133,9 @@ class Reply:
             return False
         if not inbox.is_disconnected:
             server = getattr(self._send, "__self__", None)  # uvicorn's cycle of this request
-            inbox.is_disconnected = getattr(server, "disconnected", False)
+            # A failed write has closed it, of which the loop, if it never runs, can't tell anybody.
+            is_closed = server is not None and server.transport.is_closing()
+            inbox.is_disconnected = is_closed or getattr(server, "disconnected", False)
         return inbox.is_disconnected
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:

@@ -9,9 +9,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from serve.transport.failures import failure_frame
-from serve.transport.frames import FrameError, FrameKind, MessageError, Piece, control_frame, decode
+from serve.transport.frames import (
+    Encoder,
+    FrameError,
+    FrameKind,
+    MessageError,
+    Piece,
+    control_frame,
+    decode,
+)
 from serve.transport.stream import FrameStream
 
+EncodeFailure: TypeAlias = Callable[[Encoder, int, BaseException], list[Piece]]
 Handler: TypeAlias = Callable[[Any], Awaitable[object]]
 
 # Bytes of calls that wait their turn; beyond it the socket is not read, and the client feels it.
@@ -38,6 +47,7 @@ class ServedConnection(FrameStream):
         on_idle: called when nothing runs any more and the connection is draining or lost.
         logger: hears of a client that breaks the protocol.
         before_write: called before anything is sent.
+        encode_failure: what a call raised, as a frame.
     """
 
     def __init__(
@@ -48,9 +58,11 @@ class ServedConnection(FrameStream):
         on_idle: Callable[[ServedConnection], None],
         logger: logging.Logger,
         before_write: Callable[[], None] | None = None,
+        encode_failure: EncodeFailure = failure_frame,
     ) -> None:
         super().__init__(loop, before_write)
         self._handler = handler
+        self._encode_failure = encode_failure
         self._max_running = max_running
         self._on_idle = on_idle
         self._logger = logger
@@ -86,7 +98,7 @@ class ServedConnection(FrameStream):
                 f"The call's message cannot be unpickled here: {type(error).__name__}: {error}"
             )
             refusal.__cause__ = error
-            self.write(failure_frame(self.encoder, call_id, refusal))
+            self.write(self._encode_failure(self.encoder, call_id, refusal))
             return
         self.running[call_id] = self.loop.create_task(self._answer(call_id, message))
 
@@ -106,7 +118,7 @@ class ServedConnection(FrameStream):
             except BaseException as error:  # noqa: BLE001
                 if call_id in self._cancelled:
                     return
-                pieces = failure_frame(self.encoder, call_id, error)
+                pieces = self._encode_failure(self.encoder, call_id, error)
             if call_id not in self._cancelled and not self.gone.done():
                 self.write(pieces, is_alone=len(self.running) == 1)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import secrets
 import socket
 import struct
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from observability.instrument.supervision import keep_running, watch_task
 from serve.strangers import Strangers
 from serve.transport.auth import AuthError
+from serve.transport.failures import Origin, failure_frame, format_whole
 from serve.transport.handshake import admit_client
 from serve.transport.served import Handler, ServedConnection
 from serve.transport.stream import tune_socket
@@ -51,6 +53,7 @@ class CallServer:
         max_running: how many calls of one connection run at once; more wait.
         logger: for strangers and broken connections; default `ray.serve`.
         before_write: called before anything is sent.
+        describe: gives the traceback that the caller gets of what a call raised.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class CallServer:
         max_running: int = DEFAULT_MAX_RUNNING,
         logger: logging.Logger | None = None,
         before_write: Callable[[], None] | None = None,
+        describe: Callable[[BaseException], str] = format_whole,
     ) -> None:
         if not secret:
             raise ValueError("CallServer needs a secret: an empty one would admit everybody.")
@@ -70,6 +74,8 @@ class CallServer:
         self._replica_tag = replica_tag
         self._max_running = max_running
         self._before_write = before_write
+        origin = Origin(replica_tag, os.getpid())
+        self._encode_failure = functools.partial(failure_frame, origin=origin, describe=describe)
         self._logger = logger or logging.getLogger("ray.serve")
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()  # accept loops and handshakes
@@ -169,6 +175,7 @@ class CallServer:
             self._gone,
             self._logger,
             self._before_write,
+            self._encode_failure,
         )
         self._connections.add(connection)
         return connection
