@@ -48,7 +48,7 @@ class LoopWatch:
 
     def start(self) -> None:
         """Begin. The constructor of the user's code may block the loop, and is over."""
-        self._loop_thread = threading.get_ident()
+        self._loop_thread = threading.current_thread()
         self._task = asyncio.get_running_loop().create_task(keep_running(LAG_WATCH, self._tick))
         threading.Thread(
             target=keep_thread_running,
@@ -90,8 +90,8 @@ class LoopWatch:
                 self._tell(missed * LOOK_S)
 
     def _tell(self, blocked_s: float) -> None:
-        frame = sys._current_frames().get(self._loop_thread)
-        if frame is None:
+        frame = sys._current_frames().get(self._loop_thread.ident or 0)
+        if frame is None or not self._loop_thread.is_alive():  # its number may be another's by now
             logger.error("The event loop has ended: this replica answers nobody any more.")
             return
         stack = traceback.extract_stack(frame)

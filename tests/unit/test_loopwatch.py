@@ -81,10 +81,14 @@ async def test_a_loop_whose_thread_has_ended_is_told(told: Told, metrics: Replic
     thread = threading.Thread(target=loop.run_until_complete, args=(start(),))
     thread.start()
     thread.join(LIMIT_S)
-    await asyncio.to_thread(told.wait_for, 1)
-    watch.stop()
-    assert "has ended" in told.records[0].getMessage()
-    loop.close()
+    try:
+        # In a thread that may have the number of the ended one.
+        await asyncio.to_thread(told.wait_for, 1)
+        assert "has ended" in told.records[0].getMessage()
+    finally:
+        watch.stop()
+        await asyncio.to_thread(loop.run_until_complete, asyncio.sleep(0.01))  # its task ends
+        loop.close()
 
 
 async def test_a_loop_that_is_not_blocked_is_not_told_and_its_lag_is_known(
