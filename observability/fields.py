@@ -86,9 +86,24 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "batch_ids",
         "array",
-        LOG,
+        BOTH,
         Role.BODY,
-        "ids of all requests of the batch that said it; then there is no request_id",
+        "ids of all requests of the batch that said it, and then there is no request_id, or that "
+        "called it",
+    ),
+    Field(
+        "batch_mates",
+        "array",
+        ACCESS,
+        Role.BODY,
+        "ids of the requests that were in a batch with this one, 20 at most",
+    ),
+    Field(
+        "batch_span_id",
+        "string",
+        ACCESS,
+        Role.METADATA,
+        "span_id that stands for its batch: parent_id of what the batch called",
     ),
     Field("trace_id", "string", BOTH, Role.METADATA, "W3C trace id, 32 hexadecimal digits"),
     Field(
@@ -96,7 +111,8 @@ FIELDS: tuple[Field, ...] = (
         "string",
         BOTH,
         Role.METADATA,
-        "this step of the request, 16 hexadecimal digits; there when something refers to it",
+        "this step of the request, 16 hexadecimal digits; there when another step called it, or it "
+        "calls one",
     ),
     Field("parent_id", "string", ACCESS, Role.METADATA, "span_id of the step that made this call"),
     Field("logger", "string", LOG, Role.METADATA, "name of the logger; `stdout` for print()"),

@@ -26,6 +26,7 @@ class Call(NamedTuple):
         tracestate: what goes with it.
         sent_us: when it was made, microseconds since the epoch; 0: not known.
         is_shadow: it is the copy of an HTTP request, and whoever sent that chose the method.
+        batch_ids: of a call that is made for a batch, the ids of all its requests.
     """
 
     data: Any
@@ -41,6 +42,7 @@ class Call(NamedTuple):
     tracestate: str = ""
     sent_us: int = 0
     is_shadow: bool = False
+    batch_ids: tuple[str, ...] = ()
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})

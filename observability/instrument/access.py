@@ -42,6 +42,9 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     exception: str = ""
     backend: str = ""
     replica: str = ""
+    batch_ids: tuple[str, ...] = ()
+    batch_mates: tuple[str, ...] = ()
+    batch_span_id: str = ""
 
 
 def to_ms(seconds: float) -> float:

@@ -61,7 +61,9 @@ class RequestContext:
         span_id: this step of the request, 16 hexadecimal digits; "" until something refers to it.
         parent_id: span_id of the step that made this call; "" for what comes from outside.
         batch_size: requests of the batch that it is handled in.
-        batch_ids: of code that works for a batch, the ids of all its requests.
+        batch_ids: of code that works for a batch, and of what that calls, the ids of all its
+            requests.
+        batch: what the code works for that runs this request's batch; None outside of one.
         trace: where it stands in its W3C trace; None without one.
         waits: what it waited for at its replica, `waits.Waits`; None: for nothing.
     """
@@ -76,6 +78,7 @@ class RequestContext:
     batch_ids: tuple[str, ...] = ()
     trace: Trace | None = None
     waits: Any = None
+    batch: RequestContext | None = None
 
     @property
     def trace_headers(self) -> dict[str, str]:
@@ -113,7 +116,7 @@ def join_contexts(contexts: list[RequestContext | None]) -> RequestContext | Non
     endpoints, routes = {c.endpoint for c in known}, {c.route for c in known}
     trace_ids = {c.trace_id for c in known}
     is_one_trace = len(trace_ids) == 1
-    return RequestContext(
+    joined = RequestContext(
         "",
         endpoints.pop() if len(endpoints) == 1 else "",
         routes.pop() if len(routes) == 1 else "",
@@ -121,6 +124,9 @@ def join_contexts(contexts: list[RequestContext | None]) -> RequestContext | Non
         batch_ids=tuple(context.request_id for context in known),
         trace=known[0].trace if is_one_trace else _link_traces(known),
     )
+    for context in known:
+        context.batch = joined
+    return joined
 
 
 def _link_traces(known: list[RequestContext]) -> Trace:

@@ -83,6 +83,9 @@ def _show_head(step: Step, root: Step) -> str:
         times += f"  sent {step.send_ms:.1f} ms"
     if step.shift_s * 1000 >= WORTH_MS:
         times += f"  (its clock is at least {step.shift_s * 1000:.1f} ms behind)"
+    mates = access.get("batch_mates")
+    if isinstance(mates, list) and mates:
+        times += f"  in a batch with {', '.join(map(_clean, mates))}"
     colour = "red" if step.is_failed else "green"
     what = click.style(_clean(_what(access)), bold=True)
     return (

@@ -1,6 +1,7 @@
 """One request as a tree: which step called which, and what each said. Pure.
 
-A step is an access record. It is the child of the step whose span_id is its parent_id. A log record
+A step is an access record. It is the child of the step whose span_id is its parent_id; what a batch
+called, of the one whose batch_span_id that is. A log record
 belongs to the step of its replica. A step whose parent left no record (the replica was killed
 before it wrote one) hangs on a step that stands for the lost one.
 """
@@ -149,7 +150,8 @@ def to_epoch(record: Record) -> float:
 
 def _link(steps: list[Step]) -> tuple[list[Step], dict[str, Step]]:
     """Hang each step on the one that called it; those that nobody called, and the lost ones."""
-    by_span = {_name(s, "span_id"): s for s in steps}
+    by_span = {_name(s, "batch_span_id"): s for s in steps}
+    by_span |= {_name(s, "span_id"): s for s in steps}
     by_span.pop("", None)
     lost: dict[str, Step] = {}
     roots = []

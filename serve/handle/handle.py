@@ -169,6 +169,7 @@ class _Handle:
             traceparent,
             tracestate,
             time.time_ns() // 1000,
+            batch_ids=() if context is None else context.batch_ids,
         )
         return call, span
 

@@ -34,7 +34,7 @@ from serve.replica.sidecar import registry as replica_registry
 from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
 from serve.replica.sidecar.ending import Settings
 from serve.replica.spec import ReplicaSpec
-from serve.replica.threads import HandlerThreads
+from serve.replica.threads import ContextExecutor, HandlerThreads
 from serve.replica.visit import Visit
 from serve.request import HTTPRequest, ServeRequest, copy_facts
 from serve.transport.server import CallServer
@@ -102,6 +102,8 @@ class Replica:
         set_replica_context(
             ReplicaContext(spec.backend_tag, spec.replica_tag, spec.controller_name)
         )
+        executor = ContextExecutor(thread_name_prefix="asyncio")
+        asyncio.get_running_loop().set_default_executor(executor)
         definition = Definition.unpack(spec.definition)
         # Looked at anew: what an import path names was not known before.
         traits = definition.inspect()
@@ -129,7 +131,11 @@ class Replica:
             call: the call.
             way: `call` or `remote`, for its record.
         """
-        context = RequestContext(call.request_id, call.endpoint, parent_id=call.parent_id)
+        context = RequestContext(
+            call.request_id, call.endpoint, parent_id=call.parent_id, batch_ids=call.batch_ids
+        )
+        if call.parent_id:  # its siblings may run here too: what each says is told apart by this
+            context.refer()
         request_context.set(context)
         if call.traceparent or tracing.active is not None:
             caller = parse_traceparent(call.traceparent)

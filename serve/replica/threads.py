@@ -7,10 +7,12 @@ path.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
@@ -22,6 +24,20 @@ from serve.errors import QueueTimeoutError
 THREAD_NAME = "handler"
 
 _Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...], "_Turn | None"]
+
+
+class ContextExecutor(ThreadPoolExecutor):
+    """An executor whose functions run in the context they were submitted in.
+
+    As the loop's default one it makes `loop.run_in_executor(None, ...)` part of the request, as
+    `asyncio.to_thread` is.
+    """
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Run a function in a thread (`concurrent.futures`)."""
+        return super().submit(copy_context().run, fn, *args, **kwargs)
 
 
 class _Turn:

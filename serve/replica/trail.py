@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from observability.instrument import tracing
 from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.access_log import AccessLog
+from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.handle.untold import Reason
 from serve.replica.failures import describe_failure
-from serve.replica.metrics import ReplicaMetrics
+from serve.replica.metrics import ReplicaMetrics, Stages
 from serve.replica.visit import Visit
+
+MOST_MATES = 20
+"""So many of the requests that were in a batch with one are named in its record."""
 
 
 class ReplicaTrail:
@@ -96,8 +101,12 @@ class ReplicaTrail:
         """A request ended."""
         context = visit.context
         queue_ms, processing_ms = to_ms(visit.queue_s), to_ms(visit.processing_s)
-        sender_ms, replica_ms = to_ms(visit.sender_s), to_ms(visit.gate_s + visit.thread_s)
-        batch_ms, send_ms = to_ms(visit.batch_s), to_ms(visit.send_s)
+        stages = (
+            to_ms(visit.sender_s),
+            to_ms(visit.gate_s + visit.thread_s),
+            to_ms(visit.batch_s),
+            to_ms(visit.send_s),
+        )
         self._metrics.finish(
             context.endpoint,
             context.route,
@@ -106,39 +115,57 @@ class ReplicaTrail:
             queue_ms,
             processing_ms,
             context.batch_size,
-            (sender_ms, replica_ms, batch_ms, send_ms),
+            stages,
         )
         trace = context.trace
         tracer = None if trace is None or not trace.is_sampled else tracing.active
         if not self._is_recorded and tracer is None:
             return
-        record = AccessRecord(
-            level="ERROR" if visit.failure is not None else "",
-            way=visit.way,
-            method=visit.method,
-            path=visit.path,
-            status=visit.status,
-            endpoint=context.endpoint,
-            route=context.route,
-            request_id=context.request_id,
-            trace_id=context.trace_id,
-            span_id=context.span_id,
-            parent_id=context.parent_id,
-            queue_ms=queue_ms,
-            sender_ms=sender_ms,
-            replica_ms=replica_ms,
-            batch_ms=batch_ms,
-            processing_ms=processing_ms,
-            send_ms=send_ms,
-            bytes_in=visit.bytes_in,
-            bytes_out=visit.bytes_out,
-            client=visit.client,
-            retries=visit.retries,
-            close_code=visit.close_code,
-            error=visit.error,
-            exception=visit.exception,
-        )
+        record = _make_record(visit, queue_ms, processing_ms, stages)
+        if context.batch is not None:
+            _name_mates(record, context.batch)
         if self._is_recorded:
             self._access.write(record)
         if tracer is not None and trace is not None:
             tracer.end_step(record, trace, describe_failure(visit.failure) if visit.failure else "")
+
+
+def _make_record(
+    visit: Visit, queue_ms: float, processing_ms: float, stages: Stages
+) -> AccessRecord:
+    context = visit.context
+    sender_ms, replica_ms, batch_ms, send_ms = stages
+    return AccessRecord(
+        level="ERROR" if visit.failure is not None else "",
+        way=visit.way,
+        method=visit.method,
+        path=visit.path,
+        status=visit.status,
+        endpoint=context.endpoint,
+        route=context.route,
+        request_id=context.request_id,
+        trace_id=context.trace_id,
+        span_id=context.span_id,
+        parent_id=context.parent_id,
+        queue_ms=queue_ms,
+        sender_ms=sender_ms,
+        replica_ms=replica_ms,
+        batch_ms=batch_ms,
+        processing_ms=processing_ms,
+        send_ms=send_ms,
+        bytes_in=visit.bytes_in,
+        bytes_out=visit.bytes_out,
+        client=visit.client,
+        retries=visit.retries,
+        close_code=visit.close_code,
+        error=visit.error,
+        exception=visit.exception,
+        batch_ids=context.batch_ids,
+    )
+
+
+def _name_mates(record: AccessRecord, batch: RequestContext) -> None:
+    """Say who was in the batch with a request, and under which span its calls are."""
+    others = (each for each in batch.batch_ids if each != record.request_id)
+    record.batch_mates = tuple(islice(others, MOST_MATES))
+    record.batch_span_id = batch.span_id

@@ -302,3 +302,12 @@ def test_the_time_for_sending_is_part_of_a_step() -> None:
     record = access("front", 0, 80) | {"time": time_at(100), "send_ms": 20.0}
     (root,) = assemble([record])
     assert (ms(root.started_s), root.total_ms, root.own_ms) == (0.0, 100.0, 80.0)
+
+
+def test_what_a_batch_called_hangs_on_each_of_its_requests() -> None:
+    records = [
+        access("called", 20, 30, "batch", batch_ids=["r-1", "r-2"]),
+        access("one", 0, 40, batch_span_id="batch", batch_mates=["r-2"]),
+    ]
+    (root,) = assemble(records)
+    assert shape(root) == ("one", [], [("called", [], [])])
