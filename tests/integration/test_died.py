@@ -111,6 +111,10 @@ def test_what_must_not_be_repeated_is_answered_502(
     assert (record["backend"], record["replica"], record.get("retries", 0)) == (name, replica, 0)
     (said,) = wait_until(lambda: deaths(request_id))
     assert "it was answered 502" in said
+    (ended_by,) = read_records(
+        lambda r: r.get("replica") == replica and "process ended" in r.get("message", "")
+    )
+    assert ended_by["message"].endswith(("exit code 3", "process ended"))
 
 
 @pytest.mark.parametrize(

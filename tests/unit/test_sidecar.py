@@ -13,6 +13,7 @@ import pytest
 
 from serve.replica.sidecar.client import Line
 from serve.replica.sidecar.ending import Ended, Settings, Verdict, describe_end, judge, make_answer
+from serve.replica.sidecar.exit import describe_exit, read_exit
 from serve.replica.sidecar.registry import enter, leave, living, registry_folder
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
 
@@ -211,3 +212,27 @@ def test_whoever_is_dead_is_not_found(tmp_path: Path) -> None:
 def test_two_backends_and_two_instances_do_not_meet() -> None:
     folders = {registry_folder("/s", c, b) for c in ("c", "d") for b in ("a/b", "a b")}
     assert len(folders) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (3 << 8, "ended: exit code 3"),
+        (9, "by SIGKILL: somebody's kill -9, Ray, or the kernel when memory runs out"),
+        (11 | 0x80, "by SIGSEGV: native code"),
+        (15, "by SIGTERM"),
+        (64, "by SIGRTMAX"),
+        (None, "process ended"),
+    ],
+)
+def test_how_the_process_ended_is_said_in_words(status: int | None, said: str) -> None:
+    assert said in describe_exit(status)
+
+
+@pytest.mark.parametrize(("code", "status"), [("os._exit(3)", 3 << 8), ("os.kill(0, 0)", 0)])
+def test_the_kernel_tells_how_a_process_ended_if_it_is_new_enough(code: str, status: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", f"import os; {code}"]) as process:
+        pidfd = os.pidfd_open(process.pid)
+    told = read_exit(pidfd)
+    os.close(pidfd)
+    assert told in (status, None)

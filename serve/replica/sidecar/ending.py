@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from serve.replica.sidecar import registry
+from serve.replica.sidecar.exit import describe_exit, read_exit
 from serve.replica.sidecar.slots import SLOT_BYTES, Lost, Stage, read_slot
 
 CONNECT_S = 1.0
@@ -120,6 +121,7 @@ def describe_end(ended: Ended, now_s: float) -> str:
 
 
 def end_all(
+    replica: int,
     accepted: Sequence[socket.socket],
     connections: Mapping[int, int],
     memory: memoryview,
@@ -128,6 +130,7 @@ def end_all(
     """End all connections, see through what another replica gets, record what was under way.
 
     Args:
+        replica: its pidfd.
         accepted: connections that the replica had not accepted.
         connections: descriptor of each that it had, by its slot.
         memory: the slots.
@@ -150,7 +153,7 @@ def end_all(
     threads += [Thread(target=_see_fresh, args=(each, settings, told)) for each in accepted]
     for thread in threads:
         thread.start()
-    _record(told, threads, settings)
+    _record(replica, told, threads, settings)
 
 
 def _see_fresh(connection: socket.socket, settings: Settings, told: SimpleQueue[Ended]) -> None:
@@ -223,10 +226,10 @@ def _connect(settings: Settings) -> socket.socket | None:
         time.sleep(LOOK_S)
 
 
-def _record(told: SimpleQueue[Ended], threads: Sequence[Thread], settings: Settings) -> None:
-    """Write a record for each request, until all is done; loads what that takes."""
-    if not threads and told.empty():
-        return
+def _record(
+    replica: int, told: SimpleQueue[Ended], threads: Sequence[Thread], settings: Settings
+) -> None:
+    """Write how the replica ended, and of each request, until all is done; loads what it takes."""
     from observability.instrument.clock import next_time
     from observability.instrument.encode import encode_line, encode_tail
     from observability.instrument.formatter import LogLine
@@ -235,16 +238,20 @@ def _record(told: SimpleQueue[Ended], threads: Sequence[Thread], settings: Setti
 
     writer = SegmentWriter(settings.segments, f"replica_{settings.replica}", Retention())
     tail = encode_tail(settings.static)
+
+    def write(text: str, request_id: str = "") -> None:
+        line = LogLine(next_time(), "log", "ERROR", "ray.serve", text)
+        line.request_id = request_id
+        writer.append(encode_line(line, tail))
+        writer.flush()
+
+    write(describe_exit(read_exit(replica)))
     while any(thread.is_alive() for thread in threads) or not told.empty():
         try:
             ended = told.get(timeout=LOOK_S)
         except Empty:
             continue
-        text = describe_end(ended, time.monotonic())
-        line = LogLine(next_time(), "log", "ERROR", "ray.serve", text)
-        line.request_id = ended.lost.request_id
-        writer.append(encode_line(line, tail))
-        writer.flush()
+        write(describe_end(ended, time.monotonic()), ended.lost.request_id)
     writer.close()
 
 

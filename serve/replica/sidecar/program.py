@@ -91,7 +91,13 @@ class Sidecar:
         sys.path[:] = settings.pop("path")
         from serve.replica.sidecar.ending import Settings, end_all
 
-        end_all(accepted, self._connections, memoryview(self._memory), Settings(**settings))
+        end_all(
+            self._replica,
+            accepted,
+            self._connections,
+            memoryview(self._memory),
+            Settings(**settings),
+        )
 
 
 def _accept_all(descriptor: int) -> list[socket.socket]:
