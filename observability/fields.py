@@ -102,7 +102,7 @@ FIELDS: tuple[Field, ...] = (
         "batch_span_id",
         "string",
         ACCESS,
-        Role.METADATA,
+        Role.BODY,
         "span_id that stands for its batch: parent_id of what the batch called",
     ),
     Field("trace_id", "string", BOTH, Role.METADATA, "W3C trace id, 32 hexadecimal digits"),

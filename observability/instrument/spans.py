@@ -5,6 +5,7 @@ A step's span is made of its access record: what is in the one is in the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -29,6 +30,8 @@ from observability.instrument.context import SpanLink, Trace
 HTTP_WAYS = frozenset({"http", "websocket"})
 
 _FAILED = 500
+_PLACE = re.compile(r" \([^()]+:\d+ in [^()]*\)$")
+"""What a record's `error` ends with: the traceback has it too."""
 _MS_NS = 1_000_000
 _SCOPE = InstrumentationScope("tagtrail")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -248,7 +251,7 @@ def _exception_events(step: StepEnd) -> tuple[Event, ...]:
             "exception",
             {
                 "exception.type": kind,
-                "exception.message": _clean(message),
+                "exception.message": _clean(_PLACE.sub("", message)),
                 "exception.stacktrace": _clean(traceback),
             },
             step.end_ns,

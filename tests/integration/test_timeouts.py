@@ -85,6 +85,6 @@ def test_an_answer_that_stalls_is_one_record_of_the_replica(http: httpx.Client) 
 
 def test_a_client_that_leaves_before_is_gone_as_ever(http: httpx.Client) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        http.get("/dawdle", headers={"X-Request-ID": "left"}, timeout=SILENCE_S / 4)
-    (record,) = told("left")
+        http.get("/dawdle", headers={"X-Request-ID": "left-early"}, timeout=SILENCE_S / 4)
+    (record,) = told("left-early")
     assert (record["status"], record["error"]) == (499, "client_gone")
