@@ -75,9 +75,12 @@ def is_alive(pid: int) -> bool:
     Its first thread may have ended before the others, which hold its files and sockets until then.
     """
     states = []
-    for path in Path(f"/proc/{pid}/task").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended since it was listed
-            states.append(path.read_text().rpartition(")")[2].split()[0])
+    tasks = Path(f"/proc/{pid}/task")
+    with contextlib.suppress(OSError):  # it ended while it was looked at
+        for task in os.listdir(tasks):
+            with contextlib.suppress(OSError):
+                text = (tasks / task / "stat").read_text()
+                states.append(text.rpartition(")")[2].split()[0])
     return any(state not in "ZX" for state in states)
 
 

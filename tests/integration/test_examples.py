@@ -111,7 +111,9 @@ def test_single_file_serves_until_it_is_ended_and_takes_ray_with_it(
         output = end_script(process, ending)
 
     assert answer == "hello"
-    assert process.returncode == (0 if ending is signal.SIGINT else signal.SIGTERM)
+    # Right after a call a driver that gets SIGTERM may abort on its way out (seen with Ray 2.60).
+    expected = {0} if ending is signal.SIGINT else {signal.SIGTERM, -signal.SIGABRT}
+    assert process.returncode in expected
     assert "Traceback" not in output
     assert started
     assert wait_until_gone(started) == []

@@ -158,7 +158,10 @@ async def _leave_upload(world: World, request_id: str) -> Outcome:
     head = encode_head("POST", f"/{endpoint}", headers, 100_000)
     async with connection(world.port, head + PIECE):
         await asyncio.sleep(world.random.choice([0, 0.01, 0.1]))
-    return "left in its upload", [Want("http", (GONE,), endpoint, "client_gone")]
+    # On a busy machine it may be gone before the replica has read its head: HAProxy resets that
+    # connection, and what lies unread in it is lost.
+    want = Want("http", (GONE,), endpoint, "client_gone", is_optional=True)
+    return "left in its upload", [want]
 
 
 def _leave_early(part: str, method: str) -> Client:
