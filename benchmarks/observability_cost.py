@@ -10,6 +10,7 @@ handler, and the time in which `tagtrail trace` finds an id in 1 GB of segments.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import statistics
 import subprocess
@@ -74,6 +75,10 @@ class NoTrail:
     def end(self, *facts: object, **more: object) -> None:
         pass
 
+    def hold(self, end) -> None:
+        """A whole answer leaves."""
+        end()
+
 
 class NoRecords:
     """Stands where a replica's records are, and does nothing."""
@@ -81,6 +86,8 @@ class NoRecords:
     def __init__(self) -> None:
         self.trail = NoTrail()
         self.metrics = SimpleNamespace()
+        self.folder = segment_folder()
+        self.static = {"pid": os.getpid()}
 
     def attach(self) -> None:
         pass
@@ -106,7 +113,8 @@ class ReplicaHost:
         if is_on:
             records = ReplicaRecords(segment_folder(), name, tag, "127.0.0.1", LoggingConfig())
             start_export()
-        self._replica = Replica(spec, "127.0.0.1", "", tag, lambda *copy: None, records)
+        registry = f"{segment_folder()}-of-benchmark"
+        self._replica = Replica(spec, "127.0.0.1", "", tag, lambda *_: None, records, registry)
         return await self._replica.start()
 
 
