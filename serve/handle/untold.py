@@ -26,8 +26,9 @@ class Reason(Enum):
     REPLICA_DIED = ("replica_died", 502)
 
 
-Record = Callable[[Call, str, str, Reason], None]
-"""Takes a call, its way, the backend it was for ("": none was chosen) and the reason."""
+Record = Callable[[Call, str, str, Reason, str], None]
+"""Takes a call, its way, the backend it was for ("": none was chosen), the reason, and the replica
+that it was lost with ("": none had it)."""
 
 _record: Record | None = None
 
@@ -38,7 +39,9 @@ def record_untold_calls(record: Record) -> None:
     _record = record
 
 
-def tell_call(message: tuple[Any, ...], backend: str, reason: Reason, way: str = "call") -> None:
+def tell_call(
+    message: tuple[Any, ...], backend: str, reason: Reason, way: str = "call", replica: str = ""
+) -> None:
     """A call ended, and no replica knows. From any thread.
 
     Args:
@@ -46,7 +49,8 @@ def tell_call(message: tuple[Any, ...], backend: str, reason: Reason, way: str =
         backend: tag of the backend it was for; "" when none was chosen.
         reason: why.
         way: `call` or `remote`.
+        replica: tag of the replica that it was lost with; "": none had it.
     """
     if _record is not None:
         call = Call(*message)
-        _record(call, WAY_OF_SHADOWS if call.is_shadow else way, backend, reason)
+        _record(call, WAY_OF_SHADOWS if call.is_shadow else way, backend, reason, replica)

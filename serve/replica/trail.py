@@ -72,10 +72,12 @@ class ReplicaTrail:
             self._leaving.pop()()
         self._writer.flush()
 
-    def tell_call(self, call: Call, way: str, backend: str, reason: Reason) -> None:
+    def tell_call(
+        self, call: Call, way: str, backend: str, reason: Reason, replica: str = ""
+    ) -> None:
         """A call that this replica's code made ended, and no replica had it or lives to tell.
 
-        Its record has no replica, as one of an ingress. From any thread.
+        Its record names the replica that died with it, if one did. From any thread.
         """
         error, status = reason.value
         was_sent = reason is Reason.REPLICA_DIED
@@ -94,6 +96,7 @@ class ReplicaTrail:
                 queue_ms=to_ms(max(0.0, wait_s)),
                 error=error,
                 backend=backend,
+                replica=replica,
             )
             self._untold.write(record)
 

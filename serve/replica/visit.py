@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
@@ -15,6 +17,9 @@ _NOT_FOUND = 404
 _FAILED = 500
 _BUSY = 503
 _WORTH_TELLING_S = 0.001
+
+under_way: set[Visit] = set()
+"""Those of this process that have not ended. A set, left at once: see `inbox.DisconnectWatch`."""
 
 
 class Visit:
@@ -105,6 +110,7 @@ class Visit:
         self.bytes_out = bytes_out
         self.client = self.error = self.exception = ""
         self.failure: BaseException | None = None
+        under_way.add(self)
 
     @property
     def is_ended(self) -> bool:
@@ -161,12 +167,14 @@ class Visit:
     def withdraw(self) -> None:
         """It is somebody else's to tell."""
         self._is_ended = True
+        under_way.discard(self)
 
     def end(self) -> None:
         """Tell it; a second time, nothing is done."""
         if self._is_ended:
             return
         self._is_ended = True
+        under_way.discard(self)
         now = time.perf_counter()
         if self._begun < 0:  # its turn never came
             self._tell_wait(now)
@@ -181,6 +189,25 @@ class Visit:
             self.processing_s = max(0.0, now - self._begun - waited_s)
         self._tell(self)
         self.failure = None  # its frames know who made the visit
+
+    @property
+    def stage(self) -> str:
+        """What it is at: `gate`, `thread`, `batch`, `run` or `send`."""
+        waits = self.context.waits
+        if self._begun < 0:
+            return "gate"
+        if waits is not None and waits.is_waiting:
+            return "batch" if waits.is_for_batch else "thread"
+        return "send" if self._sending >= 0 else "run"
+
+    def as_if_ended(self) -> Visit:
+        """A copy that has ended now and is told to nobody: its times so far. From any thread."""
+        visit = copy.copy(self)
+        visit._tell = lambda _: None
+        visit._is_ended = False
+        visit.context = replace(self.context, waits=copy.copy(self.context.waits))
+        visit.end()
+        return visit
 
     def _tell_wait(self, now: float) -> None:
         """The wait at the sender and at the gate, until now.

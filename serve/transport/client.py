@@ -60,6 +60,7 @@ class Connection(FrameStream):
         on_answer: called after each answer, when there may be room for another call.
         on_reject: takes a call that the replica did not execute. None: such a call fails.
         on_loss: hears of each call that was lost with the connection, unless it was closed here.
+        unanswered: the calls sent and not answered, by their number.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: ReplicaAddress, peer: str) -> None:
@@ -69,7 +70,7 @@ class Connection(FrameStream):
         self.on_reject: Callable[[CallFuture], None] | None = None
         self.on_loss: Callable[[CallFuture], None] | None = None
         self._peer = peer
-        self._pending: dict[int, CallFuture] = {}
+        self.unanswered: dict[int, CallFuture] = {}
         self._last_id = 0
         self._refusal = ""  # why no call can be sent now; "": it can
         self._draining = False
@@ -78,7 +79,7 @@ class Connection(FrameStream):
     @property
     def in_flight(self) -> int:
         """Calls sent and not yet answered."""
-        return len(self._pending)
+        return len(self.unanswered)
 
     @property
     def closed(self) -> bool:
@@ -117,8 +118,8 @@ class Connection(FrameStream):
         pieces = self.encoder.frame(FrameKind.CALL, call_id, future.message)
         future.call_id = call_id
         future.connection = self
-        self.write(pieces, is_alone=not self._pending)
-        self._pending[call_id] = future
+        self.write(pieces, is_alone=not self.unanswered)
+        self.unanswered[call_id] = future
 
     def close(self) -> None:
         """Closes; calls in flight fail with `ReplicaDiedError` and are cancelled at the replica."""
@@ -141,7 +142,7 @@ class Connection(FrameStream):
             return
         if kind not in _ANSWERS:
             raise FrameError(f"A server does not send frames of kind {kind}.")
-        future = self._pending.pop(call_id, None)
+        future = self.unanswered.pop(call_id, None)
         if future is None or future.done():
             return  # cancelled here; the answer crossed with that
         if kind == FrameKind.RESULT:
@@ -169,7 +170,7 @@ class Connection(FrameStream):
         future.set_exception(failure)
 
     def _withdraw(self, call_id: int) -> None:
-        if self._pending.pop(call_id, None) is not None and not self._transport.is_closing():
+        if self.unanswered.pop(call_id, None) is not None and not self._transport.is_closing():
             self.write([control_frame(FrameKind.CANCEL, call_id)])
             if self.on_answer is not None:  # its place is free; not within the caller's cancel()
                 self.loop.call_soon(self.on_answer)
@@ -191,7 +192,7 @@ class Connection(FrameStream):
         why = f"{self._loss} ({exc})" if exc else self._loss
         self._refuse(why)
         error = f"{self._peer} did not answer: {why} after the call was sent."
-        pending, self._pending = self._pending, {}
+        pending, self.unanswered = self.unanswered, {}
         is_own_end = exc is None and self._loss != _LOST
         for future in pending.values():
             if not future.done():
@@ -249,8 +250,7 @@ async def connect(
 async def _connect(
     address: ReplicaAddress, secret: bytes, local_node_id: str, peer: str
 ) -> Connection:
-    loop = asyncio.get_running_loop()
-    sock = None
+    loop, sock = asyncio.get_running_loop(), None
     if address.call_socket and address.node_id == local_node_id and sys.platform == "linux":
         sock = await _open_local(address.call_socket)
     if sock is None:

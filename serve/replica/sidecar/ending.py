@@ -17,7 +17,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from serve.replica.sidecar import registry
-from serve.replica.sidecar.exit import describe_exit, read_exit
+from serve.replica.sidecar.exit import read_exit
 from serve.replica.sidecar.slots import SLOT_BYTES, Lost, Stage, read_slot
 
 CONNECT_S = 1.0
@@ -108,15 +108,15 @@ def make_answer(settings: Settings, lost: Lost) -> bytes:
     return head.encode() + body
 
 
-def describe_end(ended: Ended, now_s: float) -> str:
-    """What the record of a request says that was under way."""
+def describe_end(ended: Ended, died_s: float) -> str:
+    """What the record of a request says that was under way; `died_s`: monotonic seconds."""
     lost, verdict = ended
     if lost.stage is Stage.ANSWERING:
         return "This replica ended while it sent the answer, which was cut"
     fate = "another one gets it" if verdict is Verdict.REPEAT else "it was answered 502"
     if not lost.is_begun:
         return f"This replica ended before it began the request: {fate}"
-    attempt = f"attempt {lost.runs}, {(now_s - lost.began_s) * 1000:.0f} ms"
+    attempt = f"attempt {lost.runs}, {(died_s - lost.began_s) * 1000:.0f} ms"
     return f"This replica ended while it ran the request ({attempt}): {fate}"
 
 
@@ -136,6 +136,7 @@ def end_all(
         memory: the slots.
         settings: of the replica.
     """
+    died_s = time.monotonic()
     registry.leave(settings.registry, settings.replica, settings.static["pid"])
     told: SimpleQueue[Ended] = SimpleQueue()
     threads = []
@@ -153,7 +154,7 @@ def end_all(
     threads += [Thread(target=_see_fresh, args=(each, settings, told)) for each in accepted]
     for thread in threads:
         thread.start()
-    _record(replica, told, threads, settings)
+    _record(replica, died_s, told, threads, settings)
 
 
 def _see_fresh(connection: socket.socket, settings: Settings, told: SimpleQueue[Ended]) -> None:
@@ -227,32 +228,24 @@ def _connect(settings: Settings) -> socket.socket | None:
 
 
 def _record(
-    replica: int, told: SimpleQueue[Ended], threads: Sequence[Thread], settings: Settings
+    replica: int,
+    died_s: float,
+    told: SimpleQueue[Ended],
+    threads: Sequence[Thread],
+    settings: Settings,
 ) -> None:
-    """Write how the replica ended, and of each request, until all is done; loads what it takes."""
-    from observability.instrument.clock import next_time
-    from observability.instrument.encode import encode_line, encode_tail
-    from observability.instrument.formatter import LogLine
-    from observability.instrument.retention import Retention
-    from observability.instrument.segments import SegmentWriter
+    """Write how the replica ended, and of each request, until all is done."""
+    from serve.replica.sidecar.report import Report  # it loads much, and answers come first
 
-    writer = SegmentWriter(settings.segments, f"replica_{settings.replica}", Retention())
-    tail = encode_tail(settings.static)
-
-    def write(text: str, request_id: str = "") -> None:
-        line = LogLine(next_time(), "log", "ERROR", "ray.serve", text)
-        line.request_id = request_id
-        writer.append(encode_line(line, tail))
-        writer.flush()
-
-    write(describe_exit(read_exit(replica)))
+    name = f"replica_{settings.replica}"
+    report = Report(settings.segments, name, settings.static, read_exit(replica), died_s)
     while any(thread.is_alive() for thread in threads) or not told.empty():
         try:
             ended = told.get(timeout=LOOK_S)
         except Empty:
             continue
-        write(describe_end(ended, time.monotonic()), ended.lost.request_id)
-    writer.close()
+        report.tell(describe_end(ended, died_s), ended.lost)
+    report.close()
 
 
 def _close(connection: socket.socket) -> None:
