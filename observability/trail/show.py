@@ -115,10 +115,11 @@ def _show_unrecorded(step: Step, root: Step) -> str:
     what = f"attempt {int(number(fate, 'retries')) + 1}" if step.is_attempt else "a step"
     if step.state is State.KILLED:
         died_by = _clean(fate.get("died_by") or "unknown")
-        how = "for an unknown reason" if died_by == "unknown" else f"by {died_by}"
+        how = f" with {died_by}" if died_by.startswith("exit") else f" by {died_by}"
+        how = "" if died_by == "unknown" else how
         head = f"{click.style(what, bold=True)}  {click.style('killed', fg='red')}  {who}  "
         times = f"{_offset(step, root)}  ran {step.processing_ms:.1f} ms  {_bar(step, root)}"
-        return head + times + click.style(f"  ✗ its process ended {how}", fg="red", bold=True)
+        return head + times + click.style(f"  ✗ its process ended{how}", fg="red", bold=True)
     where_words = f" (was at {who})" if who else ""
     told = {
         State.DROPPED: "not recorded: at ",

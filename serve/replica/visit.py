@@ -11,7 +11,7 @@ from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
 from observability.instrument.waits import Waits
 from serve.errors import NotExposedError, QueueTimeoutError
-from serve.replica.failures import describe_error, describe_failure, is_stopped
+from serve.replica.failures import describe_error, is_stopped, trace_failure
 
 _NOT_FOUND = 404
 _FAILED = 500
@@ -162,7 +162,7 @@ class Visit:
             self.status, self.error = _NOT_FOUND, "method_not_exposed"
         else:
             self.status = _FAILED
-            self.error, self.exception = describe_error(error), describe_failure(error)
+            self.error, self.exception = describe_error(error), trace_failure(error)
 
     def withdraw(self) -> None:
         """It is somebody else's to tell."""
