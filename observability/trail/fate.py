@@ -62,6 +62,9 @@ def hang_attempts(roots: list[Step], lost: Sequence[Step]) -> None:
         if found is not None:
             roots.remove(step)
             step.is_attempt = True
+            behind_s = max(0.0, found.started_s - step.started_s)
+            for each in step.walk():
+                each.shift_s += behind_s
             found.children.append(step)
             found.children.sort(key=lambda child: child.started_s)
 

@@ -289,14 +289,42 @@ def test_a_clock_that_is_ahead_is_left_alone() -> None:
     assert root.children[0].shift_s == 0.0
 
 
-@given(st.lists(st.tuples(st.floats(-1e4, 1e4), st.floats(0, 1e4)), min_size=2, max_size=6))
-def test_no_offset_is_negative_whatever_the_clocks(times: list[tuple[float, float]]) -> None:
-    records = [
-        access(f"s{n}", begin + 2e4, begin + length + 2e4, f"s{n - 1}" if n else "")
-        for n, (begin, length) in enumerate(times)
-    ]
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-1e4, 1e4), st.floats(0, 1e4), st.sampled_from(["s", "batch"]), st.booleans()
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    st.sampled_from(["call", "remote", "shadow"]),
+)
+def test_no_offset_is_negative_whatever_the_clocks(
+    times: list[tuple[float, float, str, bool]], way: str
+) -> None:
+    """Of calls of each way, of what a batch called, and of what has not ended."""
+    records = []
+    for n, (begin, length, called_by, is_ended) in enumerate(times):
+        parent = f"{called_by}{n - 1}" if n else ""
+        record = access(f"s{n}", begin + 2e4, begin + length + 2e4, parent, way=way)
+        record["batch_span_id"] = f"batch{n}"
+        records.append(record if is_ended or not n else record | {"kind": "under_way"})
     (root,) = assemble(records)
     assert all(step.started_s >= root.started_s - 1e-6 for step in root.walk())
+
+
+def test_an_attempt_does_not_begin_before_its_request() -> None:
+    """The clock that HAProxy's reading of the head is told by may be ahead of its replica's."""
+    ended = log("one", 90, "ended", died_by="SIGKILL", request_id="r", backend="b")
+    ended["processing_ms"] = 100.0
+    called = access("deep", -5 + 20, 30, "one-span")
+    said = log("one", 15, "said", span_id="one-span", backend="b")
+    records = [called, said, ended, access("two", 0, 200, backend="b", retries=1)]
+    (root,) = assemble(records)
+    (attempt,) = root.children
+    assert attempt.is_attempt
+    assert ms(attempt.started_s) == ms(root.started_s) == 0
+    assert [ms(child.started_s) for child in attempt.children] == [25.0]
 
 
 def test_the_time_for_sending_is_part_of_a_step() -> None:
