@@ -131,7 +131,11 @@ class ReplicaActor:
         call = unpack_call(packed, *rest)
         try:
             return await self._replica.execute(call, "remote"), None
-        except Exception:
+        except Exception as error:
+            from serve.replica.failures import sign_failure
+
+            tag = self._replica.spec.replica_tag
+            sign_failure(error, tag, f"{call.endpoint}.{call.method}")
             raise
         except BaseException as error:
             from serve.replica.failures import is_stopped

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
 from serve.replica.protocol import ClientDisconnected
-from serve.transport.failures import remote_error_of
+from serve.transport.failures import Origin, RemoteError, mark_raised, remote_error_of
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
@@ -58,6 +58,20 @@ def describe_failure(error: BaseException) -> str:
         link = _CAUSED if each.__cause__ is not None else _MEANWHILE
         each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
     return "".join(parts).rstrip()
+
+
+def sign_failure(error: Exception, replica: str, call: str) -> None:
+    """Have an exception that Ray carries to its caller tell who raised it first.
+
+    Args:
+        error: what the handler raised.
+        replica: this replica's tag.
+        call: endpoint and method that were called.
+    """
+    told = remote_error_of(error)
+    if told is None:
+        told = RemoteError(error, describe_failure(error), Origin(replica, os.getpid()), call)
+    mark_raised(told)
 
 
 def trace_failure(error: BaseException) -> str:
