@@ -10,12 +10,13 @@ import ray
 from ray.exceptions import RayError
 
 from observability.trail.source import Present
-from serve.ids import NAMESPACE
+from serve.ids import DETACHED_CONTROLLER, NAMESPACE
 
 ASK_S = 2.0
 """Longest wait for all of them, seconds."""
 
-_replica_name = re.compile(r".+:(?P<tag>[^:]*#[A-Za-z]{6})")
+_replica_name = re.compile(rf"(?:\w+:)?{DETACHED_CONTROLLER}:(?P<tag>.+#[A-Za-z]{{6}})")
+"""Names of `ids.replica_actor_name`; tags may hold any character."""
 
 
 def ask_replicas(request_id: str) -> Present:
