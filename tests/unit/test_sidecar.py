@@ -44,8 +44,8 @@ def test_a_connection_is_at_what_the_replica_noted_last(memory: mmap.mmap) -> No
     line.begin(head())
     lost = read(memory)
     assert (lost.stage, lost.kept, lost.is_begun) == (Stage.RUNNING, head(), True)
-    line.send(10, is_whole=False)
-    line.send(5, is_whole=True)
+    line.send(10)
+    line.end(5)
     assert read(memory, sent=15) == Lost(Stage.IDLE)
     line.begin(head("POST"))
     assert (read(memory, sent=15).stage, read(memory, sent=15).kept) == (
@@ -63,9 +63,9 @@ def test_an_answer_that_was_written_may_not_have_left(
 ) -> None:
     line = Line(memory, 1, -1)
     line.begin(head())
-    line.send(10, is_whole=False)
+    line.send(10)
     assert read(memory, sent=min(sent, 10)).stage is stage
-    line.send(5, is_whole=True)
+    line.end(5)
     assert read(memory, sent=sent).stage is stage
 
 
@@ -74,10 +74,10 @@ def test_what_is_sent_before_an_answer_is_none_of_it(memory: mmap.mmap) -> None:
     line.begin(head("POST"))
     line.send_before(25)  # 100 Continue
     assert read(memory, sent=25).stage is Stage.RUNNING
-    line.send(10, is_whole=False)
+    line.send(10)
     assert read(memory, sent=25).stage is Stage.RUNNING
     assert read(memory, sent=26).stage is Stage.ANSWERING
-    line.end()
+    line.end(0)
     assert read(memory, sent=35) == Lost(Stage.IDLE)
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_request_is_nothing(memory: mmap.mmap, unread: bytes) -> None
 def test_unread_bytes_beside_an_answer_are_no_request(memory: mmap.mmap) -> None:
     line = Line(memory, 1, -1)
     line.begin(head("POST", "content-length: 100"))
-    line.send(10, is_whole=False)
+    line.send(10)
     assert judge(read(memory, head(), sent=10), SETTINGS) is Verdict.CLOSE
 
 

@@ -40,12 +40,16 @@ def is_supported() -> bool:
     return hasattr(os, "memfd_create")
 
 
+_pack_head = HEAD.pack_into
+
+
 class Line:
     """One connection, as its sidecar sees it. Its methods are on the request path."""
 
     __slots__ = (
         "_before",
         "_began_s",
+        "_first",
         "_kept",
         "_memory",
         "_offset",
@@ -57,6 +61,7 @@ class Line:
     def __init__(self, memory: mmap.mmap, slot: int, descriptor: int) -> None:
         self._memory = memory
         self._offset = slot * SLOT_BYTES
+        self._first = self._offset + HEAD.size
         self._kept = self._before = self._written = 0
         self._began_s = 0.0
         self.slot = slot
@@ -68,36 +73,27 @@ class Line:
         kept = received[:KEPT_BYTES]
         self._kept = len(kept)
         self._began_s = time.monotonic()
-        self._before = self._written
-        first = self._offset + HEAD.size
-        self._memory[first : first + self._kept] = kept
-        self._note(Stage.RUNNING)
+        self._memory[self._first : self._first + self._kept] = kept
+        self.send_before(0)
 
     def send_before(self, size: int) -> None:
         """So many bytes that are none of the answer are handed to the kernel."""
+        self._written = self._before = self._written + size
+        _pack_head(
+            *(self._memory, self._offset, Stage.RUNNING),
+            *(self._kept, self._began_s, self._before, self._written),
+        )
+
+    def send(self, size: int) -> None:
+        """So many bytes of the answer are handed to the kernel, and they are not its last."""
         self._written += size
-        self._before = self._written
-        self._note(Stage.RUNNING)
 
-    def send(self, size: int, *, is_whole: bool) -> None:
-        """So many bytes of the answer are handed to the kernel; `is_whole`: its last ones."""
+    def end(self, size: int) -> None:
+        """Its last ones are. Whether the kernel has them is seen when we are dead."""
         self._written += size
-        if is_whole:
-            self.end()
-
-    def end(self) -> None:
-        """All of the answer was handed on. Whether the kernel has it is seen when we are dead."""
-        self._note(Stage.WRITTEN)
-
-    def _note(self, stage: Stage) -> None:
-        HEAD.pack_into(
-            self._memory,
-            self._offset,
-            stage,
-            self._kept,
-            self._began_s,
-            self._before,
-            self._written,
+        _pack_head(
+            *(self._memory, self._offset, Stage.WRITTEN),
+            *(self._kept, self._began_s, self._before, self._written),
         )
 
 
