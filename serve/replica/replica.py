@@ -32,7 +32,7 @@ from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
 from serve.replica.sidecar import registry as replica_registry
 from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
-from serve.replica.sidecar.ending import Settings
+from serve.replica.sidecar.verdict import Settings
 from serve.replica.spec import ReplicaSpec
 from serve.replica.threads import ContextExecutor, HandlerThreads
 from serve.replica.visit import Visit
@@ -104,6 +104,21 @@ class Replica:
         )
         executor = ContextExecutor(thread_name_prefix="asyncio")
         asyncio.get_running_loop().set_default_executor(executor)
+        if is_supported():
+            self._start_sidecar()
+        try:
+            await self._build()
+        except BaseException:
+            self._stop_sidecar()  # the error tells it
+            raise
+        if self._sidecar is not None:
+            await self._sidecar.wait_until_up()
+        self._loop_watch.start()
+        return await self._listen()
+
+    async def _build(self) -> None:
+        """Make the callable, and start its application."""
+        spec = self.spec
         definition = Definition.unpack(spec.definition)
         # Looked at anew: what an import path names was not known before.
         traits = definition.inspect()
@@ -115,14 +130,21 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        if is_supported():
-            told = (spec.config.retries, self._records.folder, self._records.static)
-            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
-            self._sidecar = SidecarClient(settings)
-            keeping = keep_running(SIDECAR, self._sidecar.keep)
-            self._sidecar_task = asyncio.get_running_loop().create_task(keeping)
-        self._loop_watch.start()
-        return await self._listen()
+
+    def _start_sidecar(self) -> None:
+        """Before the user's code has a chance to end the process: the sidecar tells how it did."""
+        spec = self.spec
+        told = (spec.config.retries, self._records.folder, self._records.static)
+        settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
+        self._sidecar = SidecarClient(settings)
+        keeping = keep_running(SIDECAR, self._sidecar.keep)
+        self._sidecar_task = asyncio.get_running_loop().create_task(keeping)
+
+    def _stop_sidecar(self) -> None:
+        if self._sidecar is not None and self._sidecar_task is not None:
+            replica_registry.leave(self._registry, self.spec.replica_tag, os.getpid())
+            self._sidecar.stop()
+            self._sidecar_task.cancel()
 
     async def execute(self, call: Call, way: str) -> Any:
         """Run one call that came through a handle. Raises what the user's code raises.
@@ -217,10 +239,7 @@ class Replica:
         self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
-        if self._sidecar is not None and self._sidecar_task is not None:
-            replica_registry.leave(self._registry, self.spec.replica_tag, os.getpid())
-            self._sidecar.stop()
-            self._sidecar_task.cancel()
+        self._stop_sidecar()
         if self._lifespan is not None:
             await self._lifespan.stop()
         self._user.discard()

@@ -5,17 +5,30 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
+from serve.replica.sidecar import handover
 from serve.replica.sidecar.client import Line
-from serve.replica.sidecar.ending import Ended, Settings, Verdict, describe_end, judge, make_answer
 from serve.replica.sidecar.exit import describe_exit, read_exit
+from serve.replica.sidecar.handover import see_idle
 from serve.replica.sidecar.registry import enter, leave, living, registry_folder
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
+from serve.replica.sidecar.verdict import (
+    Ended,
+    Settings,
+    Verdict,
+    describe_end,
+    judge,
+    make_answer,
+)
 
 SETTINGS = Settings("model", "model#abc", 1, "/segments", {}, "/registry")
 
@@ -236,3 +249,55 @@ def test_the_kernel_tells_how_a_process_ended_if_it_is_new_enough(code: str, sta
     told = read_exit(pidfd)
     os.close(pidfd)
     assert told in (status, None)
+
+
+@pytest.fixture
+def other() -> Iterator[socket.socket]:
+    """Another replica: it answers one request, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                asked = connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + asked.partition(b" HTTP")[0])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener
+        thread.join(60)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_that_met_the_replicas_end_on_an_idle_connection_gets_another_replica(
+    other: socket.socket, tmp_path: Path, method: str
+) -> None:
+    told: SimpleQueue[Ended] = SimpleQueue()
+    ours, theirs = socket.socketpair()
+    left, gone = socket.socketpair()
+    left.close()  # HAProxy has closed this one: nothing to wait for
+    settings = SETTINGS._replace(registry=str(tmp_path), others=[other.getsockname()])
+    waiting = threading.Thread(target=see_idle, args=([theirs, gone], settings, told))
+    waiting.start()
+    ours.sendall(head(method))
+    ours.settimeout(60)
+    answer = b""
+    while data := ours.recv(65_536):
+        answer += data
+    ours.close()
+    assert answer == f"HTTP/1.1 200 OK\r\n\r\n{method} /f".encode()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    lost, verdict = told.get(timeout=60)
+    assert (lost.is_begun, lost.request_id, verdict) == (False, "r-1", Verdict.REPEAT)
+    assert gone.fileno() < 0
+
+
+def test_idle_connections_are_closed_when_no_request_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "IDLE_S", 0.01)
+    ours, theirs = socket.socketpair()
+    see_idle([theirs], SETTINGS, SimpleQueue())
+    assert ours.recv(1) == b""
+    ours.close()

@@ -18,14 +18,17 @@ from collections.abc import Iterable
 
 from serve.records import ReplicaAddress
 from serve.replica.sidecar import program
-from serve.replica.sidecar.ending import Settings
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, SLOTS, Stage
+from serve.replica.sidecar.verdict import Settings
 
 logger = logging.getLogger("ray.serve")
 
 SIDECAR = "sidecar of the replica"
 START_S = 30.0
 """Longest time for it to start, seconds."""
+
+UP_S = 5.0
+"""How long a replica that starts waits for its sidecar, seconds: then it serves without one."""
 
 RETRY_S = 0.01
 """Pause when its socket is full, seconds."""
@@ -115,6 +118,12 @@ class SidecarClient:
         self._control: socket.socket | None = None
         self._unsent: deque[tuple[bytes, int]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._is_up = asyncio.Event()
+
+    async def wait_until_up(self) -> None:
+        """Until a sidecar is there, or `UP_S` are over: what came before would end unanswered."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_up.wait(), UP_S)
 
     def cover_listener(self, listener: socket.socket) -> None:
         """Have what was not accepted yet outlive this process."""
@@ -173,8 +182,10 @@ class SidecarClient:
                 self._tell_listener(listener)
             for line in self._lines.values():
                 self._tell(program.CONNECTION.pack(b"+", line.slot), line.descriptor)
+            self._is_up.set()
             said = await self._until_gone(ours)
         finally:
+            self._is_up.clear()
             self._control = None
             ours.close()
         raise RuntimeError(f"it ended. {said.decode(errors='replace')}".rstrip())
