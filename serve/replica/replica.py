@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
@@ -30,7 +28,6 @@ from serve.replica.lifespan import Lifespan
 from serve.replica.loopwatch import LoopWatch
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
-from serve.replica.sidecar import registry as replica_registry
 from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
 from serve.replica.sidecar.ending import Settings
 from serve.replica.spec import ReplicaSpec
@@ -218,7 +215,6 @@ class Replica:
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
         if self._sidecar is not None and self._sidecar_task is not None:
-            replica_registry.leave(self._registry, self.spec.replica_tag, os.getpid())
             self._sidecar.stop()
             self._sidecar_task.cancel()
         if self._lifespan is not None:
@@ -275,8 +271,6 @@ class Replica:
             bound.socket_name,
             spec.is_exposed,
         )
-        with contextlib.suppress(OSError):  # a full disk: then only the controller knows
-            replica_registry.enter(self._registry, spec.replica_tag, host, http_port)
         return self._address
 
     def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import errno
 import json
-import logging
 import mmap
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -17,11 +17,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from serve.records import ReplicaAddress
-from serve.replica.sidecar import program
+from serve.replica.sidecar import program, registry
 from serve.replica.sidecar.ending import Settings
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, SLOTS, Stage
-
-logger = logging.getLogger("ray.serve")
 
 SIDECAR = "sidecar of the replica"
 START_S = 30.0
@@ -29,6 +27,9 @@ START_S = 30.0
 
 RETRY_S = 0.01
 """Pause when its socket is full, seconds."""
+
+MOST_OTHERS = 100
+"""So many other replicas it is told of: all it knows is one message of `program.MESSAGE_BYTES`."""
 
 
 def is_supported() -> bool:
@@ -101,6 +102,13 @@ class Line:
         )
 
 
+def choose_others(addresses: Iterable[ReplicaAddress], own: str) -> list[tuple[str, int]]:
+    """Where a sidecar may send a request: (host, HTTP port) of others than `own`, by chance."""
+    others = [(each.host, each.http_port) for each in addresses if each.replica_tag != own]
+    # The shared generator is the user's to seed.
+    return others if len(others) <= MOST_OTHERS else random.Random().sample(others, MOST_OTHERS)
+
+
 class SidecarClient:
     """One for each replica; belongs to one event loop.
 
@@ -110,6 +118,7 @@ class SidecarClient:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._place = settings.registry, settings.replica
         self._memory_fd = os.memfd_create("tagtrail-sidecar")
         os.ftruncate(self._memory_fd, SLOTS * SLOT_BYTES)
         self._memory = mmap.mmap(self._memory_fd, 0)
@@ -121,7 +130,10 @@ class SidecarClient:
         self._loop = asyncio.get_running_loop()
 
     def cover_listener(self, listener: socket.socket) -> None:
-        """Have what was not accepted yet outlive this process."""
+        """Have what was not accepted yet outlive this process; say where it is, at the first."""
+        if not self._listeners:
+            with contextlib.suppress(OSError):  # a full disk: then only the controller knows
+                registry.enter(*self._place, *listener.getsockname()[:2])
         self._listeners.append(listener.fileno())
         self._tell_listener(listener.fileno())
 
@@ -153,8 +165,7 @@ class SidecarClient:
 
     def see_others(self, addresses: Iterable[ReplicaAddress]) -> None:
         """Take where the replicas of the backend are, this one among them."""
-        own = self._settings.replica
-        others = [(each.host, each.http_port) for each in addresses if each.replica_tag != own]
+        others = choose_others(addresses, self._settings.replica)
         self._settings = self._settings._replace(others=others)
         self._tell(self._describe())
 
@@ -185,6 +196,7 @@ class SidecarClient:
 
     def stop(self) -> None:
         """Let the sidecar go: the replica ends in order. Call it before `keep` is cancelled."""
+        registry.leave(*self._place, os.getpid())
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.send(program.QUIT)
