@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
@@ -14,7 +12,6 @@ from starlette.types import Message
 
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
-from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig
@@ -30,8 +27,7 @@ from serve.replica.lifespan import Lifespan
 from serve.replica.loopwatch import LoopWatch
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
-from serve.replica.sidecar import registry as replica_registry
-from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
+from serve.replica.sidecar.client import SidecarClient, is_supported
 from serve.replica.sidecar.verdict import Settings
 from serve.replica.spec import ReplicaSpec
 from serve.replica.threads import ContextExecutor, HandlerThreads
@@ -87,7 +83,6 @@ class Replica:
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
         self._sidecar: SidecarClient | None = None
-        self._sidecar_task: asyncio.Task[None] | None = None
         records.metrics.read_load = self._read_load
         self._loop_watch = LoopWatch(records.metrics)
 
@@ -104,8 +99,11 @@ class Replica:
         )
         executor = ContextExecutor(thread_name_prefix="asyncio")
         asyncio.get_running_loop().set_default_executor(executor)
-        if is_supported():
-            self._start_sidecar()
+        if is_supported():  # at once: it tells how the process ended if the constructor does that
+            told = (spec.config.retries, self._records.folder, self._records.static)
+            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
+            self._sidecar = SidecarClient(settings)
+            self._sidecar.start()
         try:
             await self._build()
         except BaseException:
@@ -131,20 +129,9 @@ class Replica:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
 
-    def _start_sidecar(self) -> None:
-        """Before the user's code has a chance to end the process: the sidecar tells how it did."""
-        spec = self.spec
-        told = (spec.config.retries, self._records.folder, self._records.static)
-        settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
-        self._sidecar = SidecarClient(settings)
-        keeping = keep_running(SIDECAR, self._sidecar.keep)
-        self._sidecar_task = asyncio.get_running_loop().create_task(keeping)
-
     def _stop_sidecar(self) -> None:
-        if self._sidecar is not None and self._sidecar_task is not None:
-            replica_registry.leave(self._registry, self.spec.replica_tag, os.getpid())
+        if self._sidecar is not None:
             self._sidecar.stop()
-            self._sidecar_task.cancel()
 
     async def execute(self, call: Call, way: str) -> Any:
         """Run one call that came through a handle. Raises what the user's code raises.
@@ -294,8 +281,6 @@ class Replica:
             bound.socket_name,
             spec.is_exposed,
         )
-        with contextlib.suppress(OSError):  # a full disk: then only the controller knows
-            replica_registry.enter(self._registry, spec.replica_tag, host, http_port)
         return self._address
 
     def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:

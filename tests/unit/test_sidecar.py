@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import re
@@ -15,10 +16,12 @@ from queue import SimpleQueue
 
 import pytest
 
+from serve.records import ReplicaAddress
 from serve.replica.sidecar import handover
-from serve.replica.sidecar.client import Line
+from serve.replica.sidecar.client import MOST_OTHERS, Line, SidecarClient, choose_others
 from serve.replica.sidecar.exit import describe_exit, read_exit
 from serve.replica.sidecar.handover import see_idle
+from serve.replica.sidecar.program import MESSAGE_BYTES
 from serve.replica.sidecar.registry import enter, leave, living, registry_folder
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
 from serve.replica.sidecar.verdict import (
@@ -212,6 +215,18 @@ def test_whoever_lives_is_found_where_it_said_it_is(tmp_path: Path) -> None:
     assert list(living(folder)) == [("127.0.0.1", 2)]
 
 
+async def test_a_replica_is_found_from_its_first_address_on_until_it_ends_in_order(
+    tmp_path: Path,
+) -> None:
+    client = SidecarClient(SETTINGS._replace(registry=str(tmp_path)))
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("", 0)) as second:
+        client.cover_listener(first)
+        client.cover_listener(second)  # for other nodes
+        assert list(living(str(tmp_path))) == [first.getsockname()]
+    client.stop()
+    assert list(living(str(tmp_path))) == []
+
+
 def test_whoever_is_dead_is_not_found(tmp_path: Path) -> None:
     enter(str(tmp_path), "model#a", "127.0.0.1", 1)
     (entry,) = tmp_path.iterdir()
@@ -220,6 +235,25 @@ def test_whoever_is_dead_is_not_found(tmp_path: Path) -> None:
     entry.write_text(f"127.0.0.1 1 {gone.pid}\n")
     (tmp_path / "half").write_text("127.0.0.1")
     assert list(living(str(tmp_path))) == []
+
+
+def addresses(count: int) -> list[ReplicaAddress]:
+    return [
+        ReplicaAddress(f"model#{n}", "actor", "node", "203.0.113.100", 10_000 + n, 1)
+        for n in range(count)
+    ]
+
+
+def test_of_very_many_other_replicas_a_sidecar_is_told_of_some_by_chance() -> None:
+    chosen = choose_others(addresses(5000), "model#0")
+    assert len(set(chosen)) == len(chosen) == MOST_OTHERS
+    assert set(chosen) != set(choose_others(addresses(5000), "model#0"))
+    assert len(json.dumps(chosen)) < MESSAGE_BYTES / 4  # beside them stand the paths of imports
+
+
+def test_of_a_few_other_replicas_a_sidecar_is_told_of_each_but_its_own() -> None:
+    others = [("203.0.113.100", 10_000), ("203.0.113.100", 10_002)]
+    assert choose_others(addresses(3), "model#1") == others
 
 
 def test_two_backends_and_two_instances_do_not_meet() -> None:
