@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
-from serve.replica.protocol import ClientDisconnected
+from serve.replica.uvicorn_internals import ClientDisconnected
 from serve.transport.failures import Origin, RemoteError, mark_raised, remote_error_of
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep

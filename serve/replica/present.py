@@ -15,6 +15,7 @@ from observability.instrument.gap import make_gap_line
 from observability.instrument.segments import SegmentWriter
 from serve.call import Call
 from serve.handle.registry import calls_under_way
+from serve.replica.trail import read_times
 from serve.replica.visit import Visit, under_way
 
 UNDER_WAY = "under_way"
@@ -57,7 +58,7 @@ def _is_of(request_id: str, context: RequestContext) -> bool:
 
 
 def _describe_visit(visit: Visit, static: Mapping[str, Any]) -> Record:
-    stage, now, context = visit.stage, visit.as_if_ended(), visit.context
+    stage, times, context = visit.stage, read_times(visit.as_if_ended()), visit.context
     record = AccessRecord(
         way=visit.way,
         method=visit.method,
@@ -68,12 +69,12 @@ def _describe_visit(visit: Visit, static: Mapping[str, Any]) -> Record:
         trace_id=context.trace_id,
         span_id=context.span_id,
         parent_id=context.parent_id,
-        queue_ms=to_ms(now.queue_s),
-        sender_ms=to_ms(now.sender_s),
-        replica_ms=to_ms(now.gate_s + now.thread_s),
-        batch_ms=to_ms(now.batch_s),
-        processing_ms=to_ms(now.processing_s),
-        send_ms=to_ms(now.send_s),
+        queue_ms=times.queue,
+        sender_ms=times.sender,
+        replica_ms=times.replica,
+        batch_ms=times.batch,
+        processing_ms=times.processing,
+        send_ms=times.send,
         retries=visit.retries,
         batch_ids=context.batch_ids,
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
@@ -14,7 +12,6 @@ from starlette.types import Message
 
 from observability.instrument import tracing
 from observability.instrument.context import RequestContext, request_context
-from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig
@@ -30,9 +27,8 @@ from serve.replica.lifespan import Lifespan
 from serve.replica.loopwatch import LoopWatch
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
-from serve.replica.sidecar import registry as replica_registry
-from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
-from serve.replica.sidecar.ending import Settings
+from serve.replica.sidecar.client import SidecarClient, is_supported
+from serve.replica.sidecar.verdict import Settings
 from serve.replica.spec import ReplicaSpec
 from serve.replica.threads import ContextExecutor, HandlerThreads
 from serve.replica.visit import Visit
@@ -87,7 +83,6 @@ class Replica:
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
         self._sidecar: SidecarClient | None = None
-        self._sidecar_task: asyncio.Task[None] | None = None
         records.metrics.read_load = self._read_load
         self._loop_watch = LoopWatch(records.metrics)
 
@@ -104,6 +99,24 @@ class Replica:
         )
         executor = ContextExecutor(thread_name_prefix="asyncio")
         asyncio.get_running_loop().set_default_executor(executor)
+        if is_supported():  # at once: it tells how the process ended if the constructor does that
+            told = (spec.config.retries, self._records.folder, self._records.static)
+            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
+            self._sidecar = SidecarClient(settings)
+            self._sidecar.start()
+        try:
+            await self._build()
+        except BaseException:
+            self._stop_sidecar()  # the error tells it
+            raise
+        if self._sidecar is not None:
+            await self._sidecar.wait_until_up()
+        self._loop_watch.start()
+        return await self._listen()
+
+    async def _build(self) -> None:
+        """Make the callable, and start its application."""
+        spec = self.spec
         definition = Definition.unpack(spec.definition)
         # Looked at anew: what an import path names was not known before.
         traits = definition.inspect()
@@ -115,14 +128,10 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        if is_supported():
-            told = (spec.config.retries, self._records.folder, self._records.static)
-            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
-            self._sidecar = SidecarClient(settings)
-            keeping = keep_running(SIDECAR, self._sidecar.keep)
-            self._sidecar_task = asyncio.get_running_loop().create_task(keeping)
-        self._loop_watch.start()
-        return await self._listen()
+
+    def _stop_sidecar(self) -> None:
+        if self._sidecar is not None:
+            self._sidecar.stop()
 
     async def execute(self, call: Call, way: str) -> Any:
         """Run one call that came through a handle. Raises what the user's code raises.
@@ -217,10 +226,7 @@ class Replica:
         self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
-        if self._sidecar is not None and self._sidecar_task is not None:
-            replica_registry.leave(self._registry, self.spec.replica_tag, os.getpid())
-            self._sidecar.stop()
-            self._sidecar_task.cancel()
+        self._stop_sidecar()
         if self._lifespan is not None:
             await self._lifespan.stop()
         self._user.discard()
@@ -275,8 +281,6 @@ class Replica:
             bound.socket_name,
             spec.is_exposed,
         )
-        with contextlib.suppress(OSError):  # a full disk: then only the controller knows
-            replica_registry.enter(self._registry, spec.replica_tag, host, http_port)
         return self._address
 
     def _execute_message(self, message: tuple[Any, ...]) -> Awaitable[Any]:

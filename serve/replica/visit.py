@@ -49,12 +49,12 @@ class Visit:
         error: why it is no success.
         exception: traceback.
         failure: an exception whose traceback is in a log record of its own.
+        is_ended: it was told.
     """
 
     __slots__ = (
         "_arrived",
         "_begun",
-        "_is_ended",
         "_last_sent",
         "_sending",
         "_sent_us",
@@ -69,6 +69,7 @@ class Visit:
         "exception",
         "failure",
         "gate_s",
+        "is_ended",
         "method",
         "path",
         "processing_s",
@@ -96,7 +97,7 @@ class Visit:
         self._sent_us = sent_us
         self._arrived = self._last_sent = time.perf_counter()
         self._begun = self._sending = -1.0
-        self._is_ended = False
+        self.is_ended = False
         self.context = context
         self.way = way
         self.method = method
@@ -113,20 +114,10 @@ class Visit:
         under_way.add(self)
 
     @property
-    def is_ended(self) -> bool:
-        """Whether it was told."""
-        return self._is_ended
-
-    @property
     def is_waiting(self) -> bool:
         """Whether no code of the user's has begun to work for it."""
         waits = self.context.waits
         return self._begun < 0 or (waits is not None and waits.is_waiting)
-
-    @property
-    def queue_s(self) -> float:
-        """All waits before the user's code, seconds."""
-        return self.sender_s + self.gate_s + self.thread_s + self.batch_s
 
     def begin(self) -> None:
         """It has a place: the handler runs now, or waits for a thread or its batch."""
@@ -142,8 +133,12 @@ class Visit:
         since_s = time.perf_counter() - self._last_sent
         return since_s + (self.sender_s if self._last_sent == self._arrived else 0.0)
 
+    def note_sent(self) -> None:
+        """A piece of the answer was handed on without a wait."""
+        self._last_sent = time.perf_counter()
+
     def begin_sending(self) -> None:
-        """A piece of the answer is handed on."""
+        """A piece of the answer is handed on, which may have to wait."""
         self._sending = time.perf_counter()
 
     def end_sending(self) -> None:
@@ -166,14 +161,14 @@ class Visit:
 
     def withdraw(self) -> None:
         """It is somebody else's to tell."""
-        self._is_ended = True
+        self.is_ended = True
         under_way.discard(self)
 
     def end(self) -> None:
         """Tell it; a second time, nothing is done."""
-        if self._is_ended:
+        if self.is_ended:
             return
-        self._is_ended = True
+        self.is_ended = True
         under_way.discard(self)
         now = time.perf_counter()
         if self._begun < 0:  # its turn never came
@@ -181,12 +176,14 @@ class Visit:
         else:
             if self._sending >= 0:
                 self.send_s += now - self._sending
+            own_s = now - self._begun - self.send_s
             waits = self.context.waits
             if waits is not None:
                 waits.end()
                 self.thread_s, self.batch_s = waits.thread_s, waits.batch_s
-            waited_s = self.thread_s + self.batch_s + self.send_s
-            self.processing_s = max(0.0, now - self._begun - waited_s)
+                own_s -= waits.thread_s + waits.batch_s
+            if own_s > 0:
+                self.processing_s = own_s
         self._tell(self)
         self.failure = None  # its frames know who made the visit
 
@@ -204,7 +201,7 @@ class Visit:
         """A copy that has ended now and is told to nobody: its times so far. From any thread."""
         visit = copy.copy(self)
         visit._tell = lambda _: None
-        visit._is_ended = False
+        visit.is_ended = False
         visit.context = replace(self.context, waits=copy.copy(self.context.waits))
         visit.end()
         return visit
@@ -217,5 +214,6 @@ class Visit:
         """
         self.gate_s = now - self._arrived
         if self._sent_us:
-            since_s = time.time() - self._sent_us / 1_000_000
-            self.sender_s = max(0.0, since_s - self.gate_s)
+            sender_s = time.time() - self._sent_us / 1_000_000 - self.gate_s
+            if sender_s > 0:
+                self.sender_s = sender_s

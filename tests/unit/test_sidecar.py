@@ -6,21 +6,36 @@ import json
 import mmap
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from observability.fields import ENDED_WORDS
 from observability.instrument.clock import format_time
-from serve.replica.sidecar.client import Line
-from serve.replica.sidecar.ending import Ended, Settings, Verdict, describe_end, judge, make_answer
+from serve.records import ReplicaAddress
+from serve.replica.sidecar import handover
+from serve.replica.sidecar.client import MOST_OTHERS, Line, SidecarClient, choose_others
 from serve.replica.sidecar.exit import describe_exit, name_exit, read_exit
+from serve.replica.sidecar.handover import see_idle
+from serve.replica.sidecar.program import MESSAGE_BYTES
 from serve.replica.sidecar.registry import enter, leave, living, registry_folder
 from serve.replica.sidecar.report import Report
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
+from serve.replica.sidecar.verdict import (
+    Ended,
+    Settings,
+    Verdict,
+    describe_end,
+    judge,
+    make_answer,
+)
 
 SETTINGS = Settings("model", "model#abc", 1, "/segments", {}, "/registry")
 
@@ -49,8 +64,8 @@ def test_a_connection_is_at_what_the_replica_noted_last(memory: mmap.mmap) -> No
     line.begin(head())
     lost = read(memory)
     assert (lost.stage, lost.kept, lost.is_begun) == (Stage.RUNNING, head(), True)
-    line.send(10, is_whole=False)
-    line.send(5, is_whole=True)
+    line.send(10)
+    line.end(5)
     assert read(memory, sent=15) == Lost(Stage.IDLE)
     line.begin(head("POST"))
     assert (read(memory, sent=15).stage, read(memory, sent=15).kept) == (
@@ -68,9 +83,9 @@ def test_an_answer_that_was_written_may_not_have_left(
 ) -> None:
     line = Line(memory, 1, -1)
     line.begin(head())
-    line.send(10, is_whole=False)
+    line.send(10)
     assert read(memory, sent=min(sent, 10)).stage is stage
-    line.send(5, is_whole=True)
+    line.end(5)
     assert read(memory, sent=sent).stage is stage
 
 
@@ -79,10 +94,10 @@ def test_what_is_sent_before_an_answer_is_none_of_it(memory: mmap.mmap) -> None:
     line.begin(head("POST"))
     line.send_before(25)  # 100 Continue
     assert read(memory, sent=25).stage is Stage.RUNNING
-    line.send(10, is_whole=False)
+    line.send(10)
     assert read(memory, sent=25).stage is Stage.RUNNING
     assert read(memory, sent=26).stage is Stage.ANSWERING
-    line.end()
+    line.end(0)
     assert read(memory, sent=35) == Lost(Stage.IDLE)
 
 
@@ -111,7 +126,7 @@ def test_what_is_no_request_is_nothing(memory: mmap.mmap, unread: bytes) -> None
 def test_unread_bytes_beside_an_answer_are_no_request(memory: mmap.mmap) -> None:
     line = Line(memory, 1, -1)
     line.begin(head("POST", "content-length: 100"))
-    line.send(10, is_whole=False)
+    line.send(10)
     assert judge(read(memory, head(), sent=10), SETTINGS) is Verdict.CLOSE
 
 
@@ -204,6 +219,18 @@ def test_whoever_lives_is_found_where_it_said_it_is(tmp_path: Path) -> None:
     assert list(living(folder)) == [("127.0.0.1", 2)]
 
 
+async def test_a_replica_is_found_from_its_first_address_on_until_it_ends_in_order(
+    tmp_path: Path,
+) -> None:
+    client = SidecarClient(SETTINGS._replace(registry=str(tmp_path)))
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("", 0)) as second:
+        client.cover_listener(first)
+        client.cover_listener(second)  # for other nodes
+        assert list(living(str(tmp_path))) == [first.getsockname()]
+    client.stop()
+    assert list(living(str(tmp_path))) == []
+
+
 def test_whoever_is_dead_is_not_found(tmp_path: Path) -> None:
     enter(str(tmp_path), "model#a", "127.0.0.1", 1)
     (entry,) = tmp_path.iterdir()
@@ -212,6 +239,25 @@ def test_whoever_is_dead_is_not_found(tmp_path: Path) -> None:
     entry.write_text(f"127.0.0.1 1 {gone.pid}\n")
     (tmp_path / "half").write_text("127.0.0.1")
     assert list(living(str(tmp_path))) == []
+
+
+def addresses(count: int) -> list[ReplicaAddress]:
+    return [
+        ReplicaAddress(f"model#{n}", "actor", "node", "203.0.113.100", 10_000 + n, 1)
+        for n in range(count)
+    ]
+
+
+def test_of_very_many_other_replicas_a_sidecar_is_told_of_some_by_chance() -> None:
+    chosen = choose_others(addresses(5000), "model#0")
+    assert len(set(chosen)) == len(chosen) == MOST_OTHERS
+    assert set(chosen) != set(choose_others(addresses(5000), "model#0"))
+    assert len(json.dumps(chosen)) < MESSAGE_BYTES / 4  # beside them stand the paths of imports
+
+
+def test_of_a_few_other_replicas_a_sidecar_is_told_of_each_but_its_own() -> None:
+    others = [("203.0.113.100", 10_000), ("203.0.113.100", 10_002)]
+    assert choose_others(addresses(3), "model#1") == others
 
 
 def test_two_backends_and_two_instances_do_not_meet() -> None:
@@ -263,3 +309,55 @@ def test_the_kernel_tells_how_a_process_ended_if_it_is_new_enough(code: str, sta
     told = read_exit(pidfd)
     os.close(pidfd)
     assert told in (status, None)
+
+
+@pytest.fixture
+def other() -> Iterator[socket.socket]:
+    """Another replica: it answers one request, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                asked = connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + asked.partition(b" HTTP")[0])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener
+        thread.join(60)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_that_met_the_replicas_end_on_an_idle_connection_gets_another_replica(
+    other: socket.socket, tmp_path: Path, method: str
+) -> None:
+    told: SimpleQueue[Ended] = SimpleQueue()
+    ours, theirs = socket.socketpair()
+    left, gone = socket.socketpair()
+    left.close()  # HAProxy has closed this one: nothing to wait for
+    settings = SETTINGS._replace(registry=str(tmp_path), others=[other.getsockname()])
+    waiting = threading.Thread(target=see_idle, args=([theirs, gone], settings, told))
+    waiting.start()
+    ours.sendall(head(method))
+    ours.settimeout(60)
+    answer = b""
+    while data := ours.recv(65_536):
+        answer += data
+    ours.close()
+    assert answer == f"HTTP/1.1 200 OK\r\n\r\n{method} /f".encode()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    lost, verdict = told.get(timeout=60)
+    assert (lost.is_begun, lost.request_id, verdict) == (False, "r-1", Verdict.REPEAT)
+    assert gone.fileno() < 0
+
+
+def test_idle_connections_are_closed_when_no_request_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "IDLE_S", 0.01)
+    ours, theirs = socket.socketpair()
+    see_idle([theirs], SETTINGS, SimpleQueue())
+    assert ours.recv(1) == b""
+    ours.close()
