@@ -107,7 +107,8 @@ class Replica:
         try:
             await self._build()
         except BaseException:
-            self._stop_sidecar()  # the error tells it
+            if self._sidecar is not None:
+                self._sidecar.stop()  # the error tells it
             raise
         if self._sidecar is not None:
             await self._sidecar.wait_until_up()
@@ -128,10 +129,6 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-
-    def _stop_sidecar(self) -> None:
-        if self._sidecar is not None:
-            self._sidecar.stop()
 
     async def execute(self, call: Call, way: str) -> Any:
         """Run one call that came through a handle. Raises what the user's code raises.
@@ -226,7 +223,8 @@ class Replica:
         self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
-        self._stop_sidecar()
+        if self._sidecar is not None:
+            self._sidecar.stop()
         if self._lifespan is not None:
             await self._lifespan.stop()
         self._user.discard()
