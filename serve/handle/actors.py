@@ -6,18 +6,21 @@ flight is known from a second, empty return value of each call: holding that kee
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
 from serve.call import Call, pack_call
 from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
 from serve.handle.router import UNKNOWN_ENDPOINT_S, no_traffic_error, unknown_endpoint_error
-from serve.handle.untold import Reason, tell_call
+from serve.handle.untold import Reason, keeps_records, tell_call
 from serve.ids import NAMESPACE
 from serve.records import BackendTargets, EndpointTargets, ReplicaAddress
 from serve.traffic import choose_backend, choose_shadows, split_number
@@ -26,6 +29,8 @@ if TYPE_CHECKING:  # it knows OpenTelemetry, which is not imported unless traces
     from observability.instrument.tracer import CallSpan
 
 POLL_S = 0.05
+_ARGUMENT_FAILED = "At least one of the input arguments for this task could not be computed"
+"""What Ray says in its second line when an ObjectRef among the data failed."""
 
 
 class ActorSlot:
@@ -51,13 +56,35 @@ class ActorSlot:
                 self.pending, num_returns=count, timeout=0, fetch_local=False
             )
 
-    def send(self, call: Call, span: CallSpan | None = None) -> ObjectRef:
+    def send(self, call: Call, backend_tag: str, span: CallSpan | None = None) -> ObjectRef:
         """Make the actor call; a span of it ends with it."""
-        result, done = self.method.remote(*pack_call(call))
+        try:
+            result, done = self.method.remote(*pack_call(call))
+        except Exception:
+            tell_call(call, backend_tag, Reason.NOT_SENDABLE, "remote")
+            raise
         self.pending.append(done)
         if span is not None:
             done.future().add_done_callback(span.finish)
+        if keeps_records():
+            facts = call._replace(data=None, kwargs={})  # the data may be large
+            done.future().add_done_callback(partial(_tell_end, facts, backend_tag))
         return result
+
+
+def why_untold(error: BaseException | None) -> Reason | None:
+    """Why no replica tells of an actor call that ended so; None: one does."""
+    if isinstance(error, RayTaskError):  # raised by the replica, or before it began
+        told = str(error).partition("\n")[2].lstrip()
+        return Reason.NOT_SENDABLE if told.startswith(_ARGUMENT_FAILED) else None
+    if isinstance(error, TaskCancelledError):  # one that had begun ends in a RayTaskError
+        return Reason.CALLER_GONE
+    return Reason.REPLICA_DIED if isinstance(error, RayActorError) else None
+
+
+def _tell_end(call: Call, backend_tag: str, future: concurrent.futures.Future[None]) -> None:
+    if (reason := why_untold(future.exception())) is not None:
+        tell_call(call, backend_tag, reason, "remote")
 
 
 class ActorRouter:
@@ -149,7 +176,9 @@ class ActorRouter:
 
         turns = self._turns.setdefault(backend.backend_tag, RoundRobin())
         address = turns.take(backend.replicas, has_room)
-        return None if address is None else self._slots[address].send(call, span)
+        if address is None:
+            return None
+        return self._slots[address].send(call, backend.backend_tag, span)
 
     def _find(self, address: ReplicaAddress) -> ActorSlot | None:
         try:

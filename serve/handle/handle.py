@@ -18,6 +18,7 @@ from serve.call import Call
 from serve.handle.counts import CallCount, count_calls
 from serve.handle.registry import Registry, find_registry, get_registry, open_registry
 from serve.handle.response import Response
+from serve.handle.untold import Reason, keeps_records, tell_call
 from serve.ids import make_request_id
 from serve.traffic import split_number
 
@@ -101,7 +102,7 @@ class _Handle:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            registry = self._get_registry()
+            registry = self._get_registry("call")
             call, span = self._make_call(request_data, kwargs, "call")
             future = registry.thread.submit(lambda: self._send(registry, call))
             if span is not None:
@@ -111,7 +112,7 @@ class _Handle:
             if known is not None:
                 future = self._begin(known, request_data, kwargs)
             else:
-                future = loop.create_task(self._begin_first(request_data, kwargs))
+                future = self._begin_first(loop, request_data, kwargs)
         return Response(future, name)
 
     def _begin(self, registry: Registry, data: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:
@@ -122,19 +123,46 @@ class _Handle:
             future.add_done_callback(span.finish)
         return future
 
-    async def _begin_first(self, data: Any, kwargs: dict[str, Any]) -> Any:
+    def _begin_first(
+        self, loop: asyncio.AbstractEventLoop, data: Any, kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
         """As _begin, once the endpoint is known; the loop is free meanwhile."""
-        return await self._begin(await self._await_registry(), data, kwargs)
+        is_made = False
+
+        async def begin() -> Any:
+            nonlocal is_made
+            registry = await self._await_registry()
+            is_made = True
+            return await self._begin(registry, data, kwargs)
+
+        def tell(task: asyncio.Task[Any]) -> None:
+            if not is_made:
+                self._tell_unmade("call", is_cancelled=task.cancelled())
+
+        task = loop.create_task(begin())
+        task.add_done_callback(tell)  # one that is cancelled at once never takes a step
+        return task
 
     def _send(self, registry: Registry, call: Call) -> asyncio.Future[Any]:
         router = registry.router(self.endpoint_name)
         if not isinstance(call.data, ObjectRef):
             return router.send(call)
 
-        async def resolve_and_send() -> Any:
-            return await router.send(call._replace(data=await call.data))
+        is_sent = False
 
-        return asyncio.get_running_loop().create_task(resolve_and_send())
+        async def resolve_and_send() -> Any:
+            nonlocal is_sent
+            resolved = call._replace(data=await call.data)
+            is_sent = True
+            return await router.send(resolved)
+
+        def tell(task: asyncio.Task[Any]) -> None:
+            if not is_sent:
+                tell_call(call, "", Reason.CALLER_GONE if task.cancelled() else Reason.NOT_SENDABLE)
+
+        task = asyncio.get_running_loop().create_task(resolve_and_send())
+        task.add_done_callback(tell)
+        return task
 
     def _make_call(
         self, data: Any, kwargs: dict[str, Any], way: str
@@ -181,11 +209,24 @@ class _Handle:
             self._registry = registry if is_known else None
         return self._registry
 
-    def _get_registry(self) -> Registry:
+    def _tell_unmade(self, way: str, *, is_cancelled: bool) -> None:
+        """The controller did not tell of the endpoint, or the caller did not wait for that."""
+        if keeps_records():
+            reason = Reason.CALLER_GONE if is_cancelled else Reason.NO_CONTROLLER
+            call, span = self._make_call(None, {}, way)
+            if span is not None:
+                span.fail(reason.value[0])
+            tell_call(call, "", reason, way)
+
+    def _get_registry(self, way: str) -> Registry:
         known = self._known_registry()
         if known is None:
-            known = get_registry(self._controller_name)
-            known.subscribe(self.endpoint_name).result()
+            try:
+                known = get_registry(self._controller_name)
+                known.subscribe(self.endpoint_name).result()
+            except BaseException as error:
+                self._tell_unmade(way, is_cancelled=not isinstance(error, Exception))
+                raise
             self._registry = known
         return known
 
@@ -222,7 +263,7 @@ class RayServeSyncHandle(_Handle):
             RayServeException: the endpoint does not exist within 5 s, or has no traffic.
             QueueTimeoutError: no replica had room within the backend's `queue_timeout_s`.
         """
-        router = self._get_registry().actor_router(self.endpoint_name)
+        router = self._get_registry("remote").actor_router(self.endpoint_name)
         call, span = self._make_call(request_data, kwargs, "remote")
         try:
             return router.send(call, span)
@@ -237,7 +278,11 @@ class RayServeHandle(_Handle):
 
     async def remote(self, request_data: Any = None, **kwargs: Any) -> ObjectRef:
         """As RayServeSyncHandle.remote, to be awaited for the ObjectRef."""
-        router = (await self._await_registry()).actor_router(self.endpoint_name)
+        try:
+            router = (await self._await_registry()).actor_router(self.endpoint_name)
+        except BaseException as error:
+            self._tell_unmade("remote", is_cancelled=not isinstance(error, Exception))
+            raise
         call, span = self._make_call(request_data, kwargs, "remote")
         try:
             reference = router.try_send(call, split_number(call.shard_key), span)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import logging
 import threading
 import weakref
@@ -295,9 +296,10 @@ def open_registry(controller_name: str) -> concurrent.futures.Future[Registry]:
         if future is None:
             future = _opening[controller_name] = concurrent.futures.Future()
             future.set_running_or_notify_cancel()  # one who gives up does not end it for the others
-            threading.Thread(
+            thread = threading.Thread(
                 target=_open, args=(controller_name, future), name="serve-registry", daemon=True
-            ).start()
+            )
+            contextvars.Context().run(thread.start)  # it serves all, not who asked first
     return future
 
 

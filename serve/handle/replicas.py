@@ -7,6 +7,7 @@ full, calls wait here in the order they came, bounded in number and time.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -14,14 +15,16 @@ from observability.instrument.supervision import keep_running, watch_task
 from serve.call import Call
 from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
-from serve.handle.untold import Reason, tell_call
+from serve.handle.untold import Reason, keeps_records, tell_call
 from serve.records import BackendTargets, ReplicaAddress
 from serve.transport.auth import AuthError
-from serve.transport.client import CallFuture, Connection
+from serve.transport.callfuture import CallFuture
+from serve.transport.client import Connection
 
 RECONNECT_S = 0.1
 IDLE_POLL_S = 0.05
 CONNECTING = "connection to a replica"
+SETTLING = "records of calls whose connection was lost"
 
 Connect = Callable[[ReplicaAddress], Awaitable[Connection]]
 Rehome = Callable[[CallFuture], None]
@@ -61,6 +64,7 @@ class Replicas:
         self._queue: deque[CallFuture] = deque()
         self._refusal: RayServeException | None = None
         self._is_left = False
+        self._settling: set[asyncio.Task[None]] = set()
         self.update(targets)
 
     @property
@@ -73,8 +77,8 @@ class Replicas:
         waiting = [(call, "") for call in list(self._queue)]
         for slot in list(self._slots):
             if (connection := slot.connection) is not None:
-                sent = list(connection.unanswered.values())
-                waiting += [(call, slot.address.replica_tag) for call in sent]
+                replica = slot.address.replica_tag
+                waiting += [(call, replica) for call in connection.unanswered]
         tag = self._targets.backend_tag
         return [(Call(*c.message), tag, replica) for c, replica in waiting if not c.done()]
 
@@ -133,6 +137,8 @@ class Replicas:
             if slot.connection is not None:
                 slot.connection.close()
         self._slots = []
+        for task in self._settling:
+            task.cancel()
 
     def _send(self, call: CallFuture, connection: Connection) -> None:
         _stop_timer(call)
@@ -141,12 +147,15 @@ class Replicas:
         except ReplicaUnavailableError:
             self._enqueue(call)
         except Exception as error:  # noqa: BLE001 - what was sent can't be pickled: the caller's
-            call.set_exception(error)
+            self._fail(call, error, Reason.NOT_SENDABLE)
 
     def _enqueue(self, call: CallFuture) -> None:
         """Let a call wait for its turn."""
         if call.done():
+            if call.cancelled():  # while a replica had it that sent it back
+                self._tell_cancelled(call)
             return
+        call.on_cancel = self._tell_cancelled
         if self._is_left:
             self._rehome(call)
             return
@@ -167,17 +176,36 @@ class Replicas:
         if not call.done():
             self._fail(call, queue_timeout_error(self._targets), Reason.QUEUE_TIMEOUT)
 
-    def _fail(self, call: CallFuture, error: RayServeException, reason: Reason) -> None:
+    def _fail(self, call: CallFuture, error: Exception, reason: Reason) -> None:
         """A call ends here: no replica had it."""
         tell_call(call.message, self._targets.backend_tag, reason)
         call.set_exception(error)
 
-    def _tell_loss(self, call: CallFuture) -> None:
-        """A call's replica ended, and takes with it what it knew."""
-        connection = call.connection
-        replica = "" if connection is None else connection.address.replica_tag
-        tag = self._targets.backend_tag
-        tell_call(call.message, tag, Reason.REPLICA_DIED, replica=replica)
+    def _tell_cancelled(self, call: CallFuture) -> None:
+        """A call was cancelled while it was with no replica."""
+        tell_call(call.message, self._targets.backend_tag, Reason.CALLER_GONE)
+
+    def _settle_losses(self, address: ReplicaAddress, calls: list[CallFuture]) -> None:
+        """The connection to a replica was lost, and calls with it."""
+        if keeps_records():
+            task = self._loop.create_task(self._tell_losses(address, calls))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+            watch_task(SETTLING, task)
+
+    async def _tell_losses(self, address: ReplicaAddress, calls: list[CallFuture]) -> None:
+        """A replica that can be reached again lives, and tells of its calls itself."""
+        is_alive = False
+        try:
+            (await self._connect(address)).close()
+            is_alive = True
+        except (ReplicaUnavailableError, AuthError):
+            pass
+        finally:  # also when the loop ends meanwhile
+            for call in calls if not is_alive else ():
+                reason = Reason.CALLER_GONE if call.cancelled() else Reason.REPLICA_DIED
+                tag = self._targets.backend_tag
+                tell_call(call.message, tag, reason, replica=address.replica_tag)
 
     def _free_connection(self) -> Connection | None:
         slot = self._turns.take(self._slots, self._has_room)
@@ -212,7 +240,7 @@ class Replicas:
                 return
             connection.on_answer = self.pump
             connection.on_reject = self._enqueue
-            connection.on_loss = self._tell_loss
+            connection.on_loss = functools.partial(self._settle_losses, slot.address)
             slot.connection = connection
             self._refusal = None
             self.pump()

@@ -11,7 +11,7 @@ from serve.handle.replicas import Connect, PendingCall, Replicas
 from serve.handle.untold import Reason, tell_call
 from serve.records import EndpointTargets
 from serve.traffic import choose_backend, choose_shadows, split_number
-from serve.transport.client import CallFuture
+from serve.transport.callfuture import CallFuture
 
 UNKNOWN_ENDPOINT_S = 5.0
 
@@ -71,6 +71,7 @@ class Router:
         future = CallFuture(self._loop, tuple(call))
         replicas = self._backends.get(backend_tag)
         if replicas is None:
+            tell_call(future.message, "", Reason.NO_TRAFFIC)
             future.set_exception(RayServeException(f"Backend '{backend_tag}' is not in use."))
         else:
             self._copies.add(future)
@@ -120,6 +121,7 @@ class Router:
     def _rehome(self, future: CallFuture) -> None:
         """Its backend left the traffic before it was executed: the new policy decides."""
         if future in self._copies:
+            tell_call(future.message, "", Reason.NO_TRAFFIC)
             future.set_exception(RayServeException("The shadow was ended."))
         elif self._targets is None:
             self._wait_for_endpoint(future)
@@ -128,6 +130,7 @@ class Router:
 
     def _wait_for_endpoint(self, future: CallFuture) -> None:
         self._homeless.append(future)
+        future.on_cancel = _tell_cancelled
 
         def give_up() -> None:
             if not future.done() and self._targets is None:
@@ -135,6 +138,10 @@ class Router:
                 future.set_exception(unknown_endpoint_error(self._endpoint))
 
         self._loop.call_later(UNKNOWN_ENDPOINT_S, give_up)
+
+
+def _tell_cancelled(future: CallFuture) -> None:
+    tell_call(future.message, "", Reason.CALLER_GONE)
 
 
 def no_traffic_error(endpoint: str) -> RayServeException:

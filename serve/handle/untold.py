@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from observability.instrument.access import CALLER_GONE
 from serve.call import Call
 
 WAY_OF_SHADOWS = "shadow"
@@ -24,6 +25,9 @@ class Reason(Enum):
     QUEUE_TIMEOUT = ("queue_timeout", 503)
     NO_REPLICA = ("no_replica", 503)
     REPLICA_DIED = ("replica_died", 502)
+    CALLER_GONE = ("caller_gone", CALLER_GONE)
+    NOT_SENDABLE = ("not_sendable", 400)
+    NO_CONTROLLER = ("no_controller", 503)
 
 
 Record = Callable[[Call, str, str, Reason, str], None]
@@ -33,10 +37,15 @@ that it was lost with ("": none had it)."""
 _record: Record | None = None
 
 
-def record_untold_calls(record: Record) -> None:
-    """From now on this process keeps records of its calls that no replica tells of."""
+def record_untold_calls(record: Record | None) -> None:
+    """From now on this process keeps records of its calls that no replica tells of; None: none."""
     global _record
     _record = record
+
+
+def keeps_records() -> bool:
+    """Whether this process does."""
+    return _record is not None
 
 
 def tell_call(

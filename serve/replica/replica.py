@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import Message
 
 from observability.instrument import tracing
+from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
@@ -107,7 +108,8 @@ class Replica:
         try:
             await self._build()
         except BaseException:
-            self._stop_sidecar()  # the error tells it
+            if self._sidecar is not None:
+                self._sidecar.stop()  # the error tells it
             raise
         if self._sidecar is not None:
             await self._sidecar.wait_until_up()
@@ -129,10 +131,6 @@ class Replica:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
 
-    def _stop_sidecar(self) -> None:
-        if self._sidecar is not None:
-            self._sidecar.stop()
-
     async def execute(self, call: Call, way: str) -> Any:
         """Run one call that came through a handle. Raises what the user's code raises.
 
@@ -140,23 +138,8 @@ class Replica:
             call: the call.
             way: `call` or `remote`, for its record.
         """
-        context = RequestContext(
-            call.request_id, call.endpoint, parent_id=call.parent_id, batch_ids=call.batch_ids
-        )
-        if call.parent_id:  # its siblings may run here too: what each says is told apart by this
-            context.refer()
-        request_context.set(context)
-        if call.traceparent or tracing.active is not None:
-            caller = parse_traceparent(call.traceparent)
-            tracing.join_trace(context, caller, call.tracestate)
-        visit = Visit(
-            self._trail.end,
-            context,
-            "shadow" if call.is_shadow else way,
-            call.method,
-            sent_us=call.sent_us,
-            status=200,
-        )
+        visit = self._open_visit(call, way)
+        request_context.set(visit.context)
         try:
             if not self._gate.try_enter():
                 await self._gate.wait()
@@ -170,6 +153,25 @@ class Replica:
             raise
         finally:
             visit.end()
+
+    def _open_visit(self, call: Call, way: str) -> Visit:
+        context = RequestContext(
+            call.request_id, call.endpoint, parent_id=call.parent_id, batch_ids=call.batch_ids
+        )
+        if call.parent_id:  # its siblings may run here too: what each says is told apart by this
+            context.refer()
+        if call.traceparent or tracing.active is not None:
+            caller = parse_traceparent(call.traceparent)
+            tracing.join_trace(context, caller, call.tracestate)
+        way = "shadow" if call.is_shadow else way
+        end = self._trail.end
+        return Visit(end, context, way, call.method, sent_us=call.sent_us, status=200)
+
+    def _tell_unrun(self, message: tuple[Any, ...]) -> None:
+        """A call was withdrawn before its turn came."""
+        visit = self._open_visit(Call(*message), "call")
+        visit.status, visit.error = CALLER_GONE, "caller_gone"
+        visit.end()
 
     async def _run(self, call: Call) -> Any:
         if isinstance(call.data, HTTPRequest) and self._user.asgi_app is not None:
@@ -226,7 +228,8 @@ class Replica:
         self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
-        self._stop_sidecar()
+        if self._sidecar is not None:
+            self._sidecar.stop()
         if self._lifespan is not None:
             await self._lifespan.stop()
         self._user.discard()
@@ -269,6 +272,7 @@ class Replica:
             replica_tag=spec.replica_tag,
             before_write=flush,
             describe=describe_failure,
+            unrun=self._tell_unrun,
         )
         bound = await self._calls.start(host)
         self._address = ReplicaAddress(

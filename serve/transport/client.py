@@ -6,46 +6,20 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from serve.errors import ReplicaDiedError, ReplicaUnavailableError
 from serve.records import ReplicaAddress
 from serve.transport.auth import AuthError, WrongReplicaError
+from serve.transport.callfuture import CallFuture
 from serve.transport.failures import read_failure
 from serve.transport.frames import FrameError, FrameKind, MessageError, Piece, control_frame, decode
 from serve.transport.handshake import greet_server
 from serve.transport.stream import FrameStream, tune_socket
 
 _LOST = "the connection was lost"
-_ANSWERS = frozenset(map(int, (FrameKind.RESULT, FrameKind.ERROR, FrameKind.REJECT)))
-
-
-class CallFuture(asyncio.Future[Any]):
-    """The answer to come of one call, wherever that is now. Cancelling it cancels the call.
-
-    Attributes:
-        message: what is sent; kept, so that a call that was not executed can be sent elsewhere.
-        connection: the connection it was sent on; None: it was not sent yet.
-        call_id: its number on that connection.
-        timer: ends its wait for a replica; None: it does not wait.
-    """
-
-    __slots__ = ("call_id", "connection", "message", "timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, message: Any) -> None:
-        super().__init__(loop=loop)
-        self.message = message
-        self.connection: Connection | None = None
-        self.call_id = 0
-        self.timer: asyncio.TimerHandle | None = None
-
-    def cancel(self, msg: Any = None) -> bool:
-        """Cancels the call; true unless it is already answered."""
-        # An override, not a done callback: it costs nothing where nothing is cancelled.
-        cancelled = super().cancel(msg)
-        if cancelled and self.connection is not None:
-            self.connection._withdraw(self.call_id)
-        return cancelled
+_ANSWERS = frozenset(
+    map(int, (FrameKind.RESULT, FrameKind.ERROR, FrameKind.REJECT, FrameKind.CANCELLED))
+)
 
 
 class Connection(FrameStream):
@@ -59,8 +33,8 @@ class Connection(FrameStream):
     Attributes:
         on_answer: called after each answer, when there may be room for another call.
         on_reject: takes a call that the replica did not execute. None: such a call fails.
-        on_loss: hears of each call that was lost with the connection, unless it was closed here.
-        unanswered: the calls sent and not answered, by their number.
+        on_loss: hears of the calls that were lost with the connection, cancelled ones among them
+            whose end the replica had not told; not if it was closed here.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: ReplicaAddress, peer: str) -> None:
@@ -68,18 +42,25 @@ class Connection(FrameStream):
         self.address = address
         self.on_answer: Callable[[], None] | None = None
         self.on_reject: Callable[[CallFuture], None] | None = None
-        self.on_loss: Callable[[CallFuture], None] | None = None
+        self.on_loss: Callable[[list[CallFuture]], None] | None = None
         self._peer = peer
-        self.unanswered: dict[int, CallFuture] = {}
+        self._pending: dict[int, CallFuture] = {}
+        self._withdrawn: dict[int, CallFuture] = {}  # until the replica has told of them
         self._last_id = 0
         self._refusal = ""  # why no call can be sent now; "": it can
         self._draining = False
         self._loss = _LOST
+        self._on_cancel = self._withdraw  # bound once, not at each call
 
     @property
     def in_flight(self) -> int:
         """Calls sent and not yet answered."""
-        return len(self.unanswered)
+        return len(self._pending)
+
+    @property
+    def unanswered(self) -> list[CallFuture]:
+        """Those calls. From any thread."""
+        return list(self._pending.values())
 
     @property
     def closed(self) -> bool:
@@ -117,9 +98,9 @@ class Connection(FrameStream):
         self._last_id = call_id = self._last_id + 1
         pieces = self.encoder.frame(FrameKind.CALL, call_id, future.message)
         future.call_id = call_id
-        future.connection = self
-        self.write(pieces, is_alone=not self.unanswered)
-        self.unanswered[call_id] = future
+        future.on_cancel = self._on_cancel
+        self.write(pieces, is_alone=not self._pending)
+        self._pending[call_id] = future
 
     def close(self) -> None:
         """Closes; calls in flight fail with `ReplicaDiedError` and are cancelled at the replica."""
@@ -142,9 +123,10 @@ class Connection(FrameStream):
             return
         if kind not in _ANSWERS:
             raise FrameError(f"A server does not send frames of kind {kind}.")
-        future = self.unanswered.pop(call_id, None)
+        future = self._pending.pop(call_id, None)
         if future is None or future.done():
-            return  # cancelled here; the answer crossed with that
+            self._take_withdrawn(kind, call_id)
+            return
         if kind == FrameKind.RESULT:
             try:
                 future.set_result(decode(data, buffers))
@@ -152,8 +134,11 @@ class Connection(FrameStream):
                 self._fail_unreadable(future, error)
         elif kind == FrameKind.ERROR:
             future.set_exception(read_failure(data, buffers))
+        elif kind == FrameKind.CANCELLED:
+            future.set_exception(
+                ReplicaDiedError(f"{self._peer} did not answer: it stopped while it ran the call.")
+            )
         elif self.on_reject is not None:
-            future.connection = None
             self.on_reject(future)
         else:
             future.set_exception(
@@ -162,6 +147,12 @@ class Connection(FrameStream):
         if self.on_answer is not None:
             self.on_answer()
 
+    def _take_withdrawn(self, kind: int, call_id: int) -> None:
+        """A call that was cancelled here is over; one that the replica had not taken is ours."""
+        future = self._withdrawn.pop(call_id, None)
+        if future is not None and kind == FrameKind.REJECT and self.on_reject is not None:
+            self.on_reject(future)
+
     def _fail_unreadable(self, future: CallFuture, error: Exception) -> None:
         failure = MessageError(
             f"The answer of {self._peer} cannot be unpickled here: {type(error).__name__}: {error}"
@@ -169,9 +160,12 @@ class Connection(FrameStream):
         failure.__cause__ = error
         future.set_exception(failure)
 
-    def _withdraw(self, call_id: int) -> None:
-        if self.unanswered.pop(call_id, None) is not None and not self._transport.is_closing():
-            self.write([control_frame(FrameKind.CANCEL, call_id)])
+    def _withdraw(self, future: CallFuture) -> None:
+        if self._pending.pop(future.call_id, None) is None:
+            return
+        self._withdrawn[future.call_id] = future
+        if not self._transport.is_closing():
+            self.write([control_frame(FrameKind.CANCEL, future.call_id)])
             if self.on_answer is not None:  # its place is free; not within the caller's cancel()
                 self.loop.call_soon(self.on_answer)
 
@@ -192,15 +186,17 @@ class Connection(FrameStream):
         why = f"{self._loss} ({exc})" if exc else self._loss
         self._refuse(why)
         error = f"{self._peer} did not answer: {why} after the call was sent."
-        pending, self.unanswered = self.unanswered, {}
+        pending, self._pending = self._pending, {}
+        lost = [*self._withdrawn.values(), *pending.values()]
+        self._withdrawn.clear()
         is_own_end = exc is None and self._loss != _LOST
         for future in pending.values():
             if not future.done():
                 future.set_exception(ReplicaDiedError(error))
                 if is_own_end:  # the loop ends, say: a call that nobody waits for is no news
                     future.exception()
-                elif self.on_loss is not None:
-                    self.on_loss(future)
+        if lost and not is_own_end and self.on_loss is not None:
+            self.on_loss(lost)
 
 
 async def connect(
@@ -250,7 +246,8 @@ async def connect(
 async def _connect(
     address: ReplicaAddress, secret: bytes, local_node_id: str, peer: str
 ) -> Connection:
-    loop, sock = asyncio.get_running_loop(), None
+    loop = asyncio.get_running_loop()
+    sock = None
     if address.call_socket and address.node_id == local_node_id and sys.platform == "linux":
         sock = await _open_local(address.call_socket)
     if sock is None:

@@ -42,6 +42,7 @@ class FrameKind(enum.IntEnum):
     CANCEL = 4  # client: the answer is not wanted any more
     REJECT = 5  # server: draining, the call was not executed
     GOAWAY = 6  # server: draining, send no more calls (call id 0)
+    CANCELLED = 7  # server: a call that was cancelled, by whom ever, is over
 
 
 FIRST_KIND = int(min(FrameKind))

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import contextvars
 import os
 import threading
 from collections import deque
@@ -68,7 +69,7 @@ class LoopThread:
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        contextvars.Context().run(self._thread.start)  # it serves all, not who asked first
 
     def submit(self, work: Work) -> SyncFuture:
         """Has the loop do some work; any thread may call it, many calls cost one wake-up.
@@ -102,13 +103,15 @@ class LoopThread:
         self._woken = False
         while self._submitted:
             work, future = self._submitted.popleft()
-            if future.cancelled():
-                if asyncio.iscoroutine(work):
-                    work.close()
+            if future.cancelled() and asyncio.iscoroutine(work):
+                work.close()
                 continue
             try:
                 outcome = work() if callable(work) else work
-                if asyncio.isfuture(outcome) or isinstance(outcome, Awaitable):
+                if future.cancelled():  # what is begun is cancelled as if it had been later
+                    if asyncio.isfuture(outcome):
+                        outcome.cancel()
+                elif asyncio.isfuture(outcome) or isinstance(outcome, Awaitable):
                     future._follow(asyncio.ensure_future(outcome, loop=self.loop))
                 elif future.set_running_or_notify_cancel():
                     future.set_result(outcome)

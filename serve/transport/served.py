@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from serve.transport.stream import FrameStream
 
 EncodeFailure: TypeAlias = Callable[[Encoder, int, BaseException], list[Piece]]
 Handler: TypeAlias = Callable[[Any], Awaitable[object]]
+Unrun: TypeAlias = Callable[[Any], None]
 
 # Bytes of calls that wait their turn; beyond it the socket is not read, and the client feels it.
 WAITING_BYTES = 16 * 1024 * 1024
@@ -48,6 +50,8 @@ class ServedConnection(FrameStream):
         logger: hears of a client that breaks the protocol.
         before_write: called before anything is sent.
         encode_failure: what a call raised, as a frame.
+        unrun: hears of the message of a call that its client cancelled, or left, before the handler
+            had it.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class ServedConnection(FrameStream):
         logger: logging.Logger,
         before_write: Callable[[], None] | None = None,
         encode_failure: EncodeFailure = failure_frame,
+        unrun: Unrun = lambda message: None,
     ) -> None:
         super().__init__(loop, before_write)
         self._handler = handler
         self._encode_failure = encode_failure
+        self._unrun = unrun
         self._max_running = max_running
         self._on_idle = on_idle
         self._logger = logger
@@ -104,8 +110,9 @@ class ServedConnection(FrameStream):
 
     async def _answer(self, call_id: int, message: object) -> None:
         try:
-            if self.writing_paused:
-                await self._writable.wait()
+            if not await self._may_begin(call_id):
+                self._unrun(message)
+                return
             try:
                 result = await self._handler(message)
                 del message
@@ -124,8 +131,21 @@ class ServedConnection(FrameStream):
         finally:
             self._finish(call_id)
 
+    async def _may_begin(self, call_id: int) -> bool:
+        """Whether a call is to run still, now or once its client reads its answers."""
+        if self.writing_paused and call_id not in self._cancelled:
+            try:
+                await self._writable.wait()
+            except asyncio.CancelledError:
+                if call_id not in self._cancelled:
+                    raise
+        return call_id not in self._cancelled
+
     def _finish(self, call_id: int) -> None:
         self.running.pop(call_id, None)
+        if call_id in self._cancelled:
+            self._cancelled.discard(call_id)
+            self._tell_over(call_id)
         if self._waiting:
             self._start_waiting()
         if not self.running and (self._draining or self.gone.done()):
@@ -139,21 +159,33 @@ class ServedConnection(FrameStream):
                     self._waiting.remove(waiting)
                     self._waiting_bytes -= waiting.n_bytes
                     self._choose_reading()
+                    self._forget(waiting)
+                    self._tell_over(call_id)
                     break
             return
         self._cancelled.add(call_id)
-        task.cancel()
-        task.add_done_callback(lambda _: self._cancel_done(call_id))
+        # One that has not begun sees it in its first step: cancelled before, it could tell nobody.
+        if inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
+            task.cancel()
 
-    def _cancel_done(self, call_id: int) -> None:
-        # A task that is cancelled before its first step never reaches its own `finally`.
-        self._cancelled.discard(call_id)
-        if call_id in self.running:
-            self._finish(call_id)
+    def _tell_over(self, call_id: int) -> None:
+        if not self.gone.done():
+            self.write([control_frame(FrameKind.CANCELLED, call_id)])
+
+    def _forget(self, call: _WaitingCall) -> None:
+        """A call that waited is not run."""
+        try:
+            message = decode(call.data, call.buffers)
+        except Exception as error:  # noqa: BLE001 - unpickling runs foreign code; nobody asks any more
+            self._logger.debug("A call that was cancelled cannot be unpickled: %r", error)
+            return
+        self._unrun(message)
 
     def cancel_all(self) -> None:
         """Cancels what runs and forgets what waits; no answers are sent."""
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            self._forget(call)
         for call_id in list(self.running):
             if call_id not in self._cancelled:
                 self._cancel(call_id)

@@ -19,7 +19,7 @@ from serve.strangers import Strangers
 from serve.transport.auth import AuthError
 from serve.transport.failures import Origin, failure_frame, format_whole
 from serve.transport.handshake import admit_client
-from serve.transport.served import Handler, ServedConnection
+from serve.transport.served import Handler, ServedConnection, Unrun
 from serve.transport.stream import tune_socket
 
 DEFAULT_MAX_RUNNING = 1000
@@ -54,6 +54,7 @@ class CallServer:
         logger: for strangers and broken connections; default `ray.serve`.
         before_write: called before anything is sent.
         describe: gives the traceback that the caller gets of what a call raised.
+        unrun: hears of the message of a call that was cancelled before the handler had it.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class CallServer:
         logger: logging.Logger | None = None,
         before_write: Callable[[], None] | None = None,
         describe: Callable[[BaseException], str] = format_whole,
+        unrun: Unrun = lambda message: None,
     ) -> None:
         if not secret:
             raise ValueError("CallServer needs a secret: an empty one would admit everybody.")
@@ -74,6 +76,7 @@ class CallServer:
         self._replica_tag = replica_tag
         self._max_running = max_running
         self._before_write = before_write
+        self._unrun = unrun
         origin = Origin(replica_tag, os.getpid())
         self._encode_failure = functools.partial(failure_frame, origin=origin, describe=describe)
         self._logger = logger or logging.getLogger("ray.serve")
@@ -176,6 +179,7 @@ class CallServer:
             self._logger,
             self._before_write,
             self._encode_failure,
+            self._unrun,
         )
         self._connections.add(connection)
         return connection
@@ -215,15 +219,19 @@ class CallServer:
         connections = list(self._connections)
         running = [task for connection in connections for task in connection.running.values()]
         for connection in connections:
-            connection.finish()
+            connection.drain()
             connection.cancel_all()
-        ends = [*running, *(connection.gone for connection in connections)]
-        if ends:
-            await asyncio.wait(ends, timeout=timeout_s)
+        if running:  # their clients hear of it: else they would take this for a sudden end
+            await asyncio.wait(running, timeout=timeout_s)
+        for connection in connections:
+            connection.finish()
+        gone = [connection.gone for connection in connections]
+        if gone:
+            await asyncio.wait(gone, timeout=timeout_s)
         for connection in connections:
             connection.abort()
-        if connections:
-            await asyncio.wait([connection.gone for connection in connections], timeout=timeout_s)
+        if gone:
+            await asyncio.wait(gone, timeout=timeout_s)
         stuck = sum(not task.done() for task in running)
         if stuck:
             self._logger.warning("%d calls ignored their cancellation; left behind.", stuck)

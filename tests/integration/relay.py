@@ -21,6 +21,11 @@ class Way:
         self.is_open.set()
         self._writer: asyncio.StreamWriter | None = None
 
+    def cut(self) -> None:
+        """End the connection to the receiver, without a word."""
+        assert self._writer is not None
+        self._writer.transport.abort()
+
     def add(self, data: bytes) -> None:
         """As if the sender had sent it."""
         assert self._writer is not None
@@ -34,6 +39,7 @@ class Way:
                 await self.is_open.wait()
                 if not (data := await reader.read(65_536)):
                     break
+                await self.is_open.wait()  # it may be held since
                 writer.write(data)
                 await writer.drain()
                 self.passed += len(data)
@@ -52,6 +58,17 @@ class Relay:
     def __init__(self) -> None:
         self.port = 0
         self.up, self.down = Way(), Way()
+        self._server: asyncio.Server | None = None
+
+    def cut(self) -> None:
+        """End both connections; client and server live on."""
+        self.up.cut()
+        self.down.cut()
+
+    def refuse(self) -> None:
+        """Take no more connections."""
+        assert self._server is not None
+        self._server.close()
 
     @contextlib.asynccontextmanager
     async def running(self, port: int) -> AsyncIterator[Relay]:
@@ -63,7 +80,7 @@ class Relay:
             tasks.append(asyncio.create_task(self.up.copy(reader, back)))
             tasks.append(asyncio.create_task(self.down.copy(to, writer)))
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        self._server = server = await asyncio.start_server(connected, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

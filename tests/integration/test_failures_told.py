@@ -172,6 +172,12 @@ def make_app() -> FastAPI:
     async def fail_plainly(request: Request) -> None:
         raise make_error("ValueError")
 
+    async def answer_and_close(request: Request, error: Exception) -> Response:
+        return PlainTextResponse("told", 500, headers={"Connection": "close"})
+
+    handlers = {Exception: answer_and_close}
+    closing = Starlette(routes=[Route("/", fail_plainly)], exception_handlers=handlers)
+    app.mount("/closing", closing)
     app.mount("/plain", Starlette(routes=[Mount("/at", routes=[Route("/all", fail_plainly)])]))
     return app
 
@@ -381,10 +387,11 @@ def test_a_route_that_raises_says_it_in_its_record(
     assert kind in record["error"] or is_swallowed
 
 
+@pytest.mark.parametrize("path", ["plain/at/all", "closing/"])
 def test_an_application_within_an_application_says_it_too(
-    shared_instance: Instance, app: str
+    shared_instance: Instance, app: str, path: str
 ) -> None:
-    answer, record = ask(shared_instance, f"/{app}/plain/at/all")
+    answer, record = ask(shared_instance, f"/{app}/{path}")
     assert (answer.status_code, record["status"]) == (500, 500)
     assert record["error"].startswith("ValueError: no luck (test_failures_told.py:")
     assert record["error"].endswith(" in fail_plainly)")

@@ -204,6 +204,98 @@ async def test_a_cancelled_call_that_still_waits_never_runs() -> None:
 
 
 @on_both_loops
+async def test_a_call_that_is_cancelled_before_it_began_is_told_of_and_not_run() -> None:
+    release, seen, unrun = asyncio.Event(), [], []
+
+    async def handler(message: int) -> int:
+        seen.append(message)
+        await release.wait()
+        return message
+
+    async with served(handler, max_running=2, unrun=unrun.append) as (_, connection):
+        first, at_once, second, waiting = (connection.call(i) for i in (1, 0, 2, 3))
+        at_once.cancel()  # its two frames leave together
+        waiting.cancel()
+        while len(unrun) < 2:
+            await asyncio.sleep(0.001)
+        release.set()
+        assert [await first, await second] == [1, 2]
+        assert (sorted(unrun), sorted(seen)) == ([0, 3], [1, 2])
+
+
+@on_both_loops
+async def test_a_call_whose_client_left_before_it_began_is_told_of() -> None:
+    seen, unrun = asyncio.Event(), []
+
+    async def handler(message: object) -> None:
+        seen.set()
+        await asyncio.sleep(3600)
+
+    async with served(handler, max_running=1, unrun=unrun.append) as (_, connection):
+        connection.call("runs").add_done_callback(asyncio.Future.exception)
+        connection.call("waits").add_done_callback(asyncio.Future.exception)
+        await seen.wait()
+        connection.close()
+        await connection.wait_closed()
+        while not unrun:
+            await asyncio.sleep(0.001)
+        assert unrun == ["waits"]
+
+
+@on_both_loops
+async def test_what_is_lost_is_what_the_replica_has_not_told_of() -> None:
+    """Calls that were cancelled are, too, until the replica says that they are over."""
+    told, begun, lost = [], asyncio.Event(), []
+
+    async def handler(message: str) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            told.append(message)
+
+    async with relayed(handler) as (relay, connection):
+        connection.on_loss = lost.extend
+        known = connection.call("known")
+        await begun.wait()
+        known.cancel()
+        await until_still(lambda: relay.down.passed)
+        relay.down.is_open.clear()  # from now on the client hears of nothing
+        begun.clear()
+        cancelled, running = connection.call("cancelled"), connection.call("running")
+        await begun.wait()
+        cancelled.cancel()
+        while told != ["known", "cancelled"]:
+            await asyncio.sleep(0.001)
+        relay.cut()
+        with pytest.raises(ReplicaDiedError):
+            await running
+        assert [(call.message, call.cancelled()) for call in lost] == [
+            ("cancelled", True),
+            ("running", False),
+        ]
+
+
+@on_both_loops
+async def test_a_server_that_stops_tells_its_clients_which_calls_it_ended() -> None:
+    begun, lost = asyncio.Event(), []
+
+    async def handler(message: object) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    async with served(handler) as (server, connection):
+        connection.on_loss = lost.extend
+        call = connection.call(1)
+        await begun.wait()
+        await server.close()
+        with pytest.raises(ReplicaDiedError, match="it stopped while it ran the call"):
+            await call
+        await connection.wait_closed()
+        assert lost == []
+
+
+@on_both_loops
 async def test_what_the_handler_raises_arrives_with_its_traceback() -> None:
     async def handler(message: object) -> None:
         if message == "exit":

@@ -226,12 +226,9 @@ def _call(method: str, want: Want | None, part: str = "plain", **kwargs: Any) ->
         handle = serve.get_handle(endpoint, sync=False).options(method_name=method)
         try:
             saw = str(await handle.call(None, **kwargs))
-        except (QueueFullError, ReplicaDiedError) as error:  # no replica can tell of it
-            return type(error).__name__, []
-        except QueueTimeoutError as error:
-            is_replicas = str(error).startswith("Replica ")
-            wants = [Want("call", (503,), endpoint, "queue_timeout")] if is_replicas else []
-            return type(error).__name__, wants
+        except (QueueFullError, QueueTimeoutError, ReplicaDiedError) as error:
+            status, told = _TOLD_BY_CALLER[type(error).__name__.encode()]
+            return type(error).__name__, [Want("call", (status,), endpoint, told)]
         except Exception as error:  # noqa: BLE001 - the backend's, as wanted
             saw = type(error).__name__
         return saw, [_at(want or Want("call", (200,), ""), endpoint)]
@@ -240,7 +237,7 @@ def _call(method: str, want: Want | None, part: str = "plain", **kwargs: Any) ->
 
 
 def _at(want: Want, endpoint: str) -> Want:
-    return Want(want.way, want.statuses, endpoint, want.error, is_optional=want.is_optional)
+    return Want(want.way, want.statuses, endpoint, want.error)
 
 
 async def _call_raising(world: World, request_id: str) -> Outcome:
@@ -250,7 +247,7 @@ async def _call_raising(world: World, request_id: str) -> Outcome:
 
 
 async def _call_cancelled(world: World, request_id: str) -> Outcome:
-    """A replica that hears of both before it began has nothing to tell: nobody ran anything."""
+    """The replica may hear of it before it began, or in its middle."""
     request_context.set(RequestContext(request_id))
     endpoint = world.endpoint("plain")
     handle = serve.get_handle(endpoint, sync=False).options(method_name="slow")
@@ -258,7 +255,7 @@ async def _call_cancelled(world: World, request_id: str) -> Outcome:
     wait_s = world.random.choice([0, 0.05, 0.1])
     await asyncio.sleep(wait_s)
     response.cancel()
-    want = Want("call", (GONE,), endpoint, "caller_gone", is_optional=True)
+    want = Want("call", (GONE,), endpoint, "caller_gone")
     return f"cancelled after {wait_s} s", [want]
 
 

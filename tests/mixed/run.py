@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serve.call import Call
+from serve.handle.untold import Reason, record_untold_calls
 from tests.integration.processes import is_alive, wait_until
 from tests.integration.records import Record, read_records
 from tests.integration.series import Series, page
@@ -34,6 +36,7 @@ class Run:
         name: what the names of the endpoints begin with.
         seed: which requests are sent, and in which order.
         seen: all requests.
+        told: records of calls of which no replica tells. A driver writes none; this one keeps them.
         kills: how many replicas were killed from outside.
         wall_s: how long sending took.
     """
@@ -41,8 +44,25 @@ class Run:
     name: str
     seed: int
     seen: list[Seen] = field(default_factory=list)
+    told: list[Record] = field(default_factory=list)
     kills: int = 0
     wall_s: float = 0.0
+
+    def tell(self, call: Call, way: str, backend: str, reason: Reason) -> None:
+        """Keep what a replica would have written."""
+        error, status = reason.value
+        self.told.append(
+            {
+                "component": "driver",
+                "pid": os.getpid(),
+                "request_id": call.request_id,
+                "way": way,
+                "endpoint": call.endpoint,
+                "backend": backend,
+                "status": status,
+                "error": error,
+            }
+        )
 
 
 def plan(requests: int, seed: int, kinds: Iterable[Kind] = KINDS) -> list[Kind]:
@@ -59,6 +79,7 @@ def plan(requests: int, seed: int, kinds: Iterable[Kind] = KINDS) -> list[Kind]:
 
 async def drive(run: Run, port: int, requests: int) -> None:
     """Send all, from many clients at once."""
+    record_untold_calls(run.tell)
     kinds = plan(requests, run.seed)
     todo = iter(enumerate(kinds))
     pace = asyncio.Lock()
@@ -123,9 +144,11 @@ def settle(run: Run) -> list[Difference]:
 
     try:
         wait_until(agree, SETTLE_S)
+        time.sleep(0.5)  # a record too many would come late
     except AssertionError:
         return problems
-    time.sleep(0.5)  # a record too many would come late
+    finally:
+        record_untold_calls(None)
     return check(run)
 
 
@@ -140,7 +163,7 @@ def check(run: Run) -> list[Difference]:
     )
     mortals = {r["pid"] for r in records if r.get("replica", "").startswith(f"{prefix}{MORTAL}#")}
     dead = frozenset(pid for pid in mortals if not is_alive(pid))
-    differences = compare(run.seen, records, dead)
+    differences = compare(run.seen, [*records, *run.told], dead)
     return differences or differing(*_numbers(run, records, page()))
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PURE = [
     "observability.catalog",
     "observability.doctor.agents",
+    "observability.doctor.checks",
     "observability.doctor.counted",
     "observability.doctor.entrance",
     "observability.doctor.facts",
