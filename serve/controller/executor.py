@@ -437,9 +437,10 @@ def _replica_class(name: str) -> Any:
 
     One for all replicas: Ray exports each class that it is given, and keeps it until it ends.
     """
-    from serve.replica.actor import ReplicaActor  # see _ingress_class
+    from serve.replica.actor import LOOKING, ReplicaActor  # see _ingress_class
 
-    return ray.remote(type(f"RayServeReplica_{name}", (ReplicaActor,), {}))
+    made = type(f"RayServeReplica_{name}", (ReplicaActor,), {})
+    return ray.remote(concurrency_groups={LOOKING: 1})(made)
 
 
 async def _quietly(reference: Any, timeout_s: float) -> None:

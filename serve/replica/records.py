@@ -26,6 +26,7 @@ class ReplicaRecords:
     Attributes:
         static: fields of all records of this process.
         folder: of the segments.
+        writer: writes them.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class ReplicaRecords:
             "pid": os.getpid(),
         }
         self.folder = folder
-        writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
+        self.writer = writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
         self._capture = install(writer, static, config, streams=True)
         self.metrics = ReplicaMetrics(backend_tag, replica_tag, lambda: self._capture.counts)
         process_numbers.join(self.metrics.collect)

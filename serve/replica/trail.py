@@ -72,10 +72,12 @@ class ReplicaTrail:
             self._leaving.pop()()
         self._writer.flush()
 
-    def tell_call(self, call: Call, way: str, backend: str, reason: Reason) -> None:
+    def tell_call(
+        self, call: Call, way: str, backend: str, reason: Reason, replica: str = ""
+    ) -> None:
         """A call that this replica's code made ended, and no replica had it or lives to tell.
 
-        Its record has no replica, as one of an ingress. From any thread.
+        Its record names the replica that died with it, if one did. From any thread.
         """
         error, status = reason.value
         was_sent = reason is Reason.REPLICA_DIED
@@ -94,13 +96,14 @@ class ReplicaTrail:
                 queue_ms=to_ms(max(0.0, wait_s)),
                 error=error,
                 backend=backend,
+                replica=replica,
             )
             self._untold.write(record)
 
     def end(self, visit: Visit) -> None:
         """A request ended."""
         context = visit.context
-        times = _read_times(visit)
+        times = read_times(visit)
         self._metrics.finish(
             context.endpoint, context.route, visit.way, visit.status, times, context.batch_size
         )
@@ -117,7 +120,7 @@ class ReplicaTrail:
             tracer.end_step(record, trace, describe_failure(visit.failure) if visit.failure else "")
 
 
-def _read_times(visit: Visit) -> Times:
+def read_times(visit: Visit) -> Times:
     """A visit's times, milliseconds with three decimals."""
     sender_us = int(visit.sender_s * 1_000_000 + 0.5)
     replica_us = int((visit.gate_s + visit.thread_s) * 1_000_000 + 0.5)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
 from observability.instrument.waits import Waits
 from serve.errors import NotExposedError, QueueTimeoutError
-from serve.replica.failures import describe_error, describe_failure, is_stopped
+from serve.replica.failures import describe_error, is_stopped, trace_failure
 
 _NOT_FOUND = 404
 _FAILED = 500
 _BUSY = 503
 _WORTH_TELLING_S = 0.001
+
+under_way: set[Visit] = set()
+"""Those of this process that have not ended. A set, left at once: see `inbox.DisconnectWatch`."""
 
 
 class Visit:
@@ -106,6 +111,7 @@ class Visit:
         self.bytes_out = bytes_out
         self.client = self.error = self.exception = ""
         self.failure: BaseException | None = None
+        under_way.add(self)
 
     @property
     def is_waiting(self) -> bool:
@@ -151,17 +157,19 @@ class Visit:
             self.status, self.error = _NOT_FOUND, "method_not_exposed"
         else:
             self.status = _FAILED
-            self.error, self.exception = describe_error(error), describe_failure(error)
+            self.error, self.exception = describe_error(error), trace_failure(error)
 
     def withdraw(self) -> None:
         """It is somebody else's to tell."""
         self.is_ended = True
+        under_way.discard(self)
 
     def end(self) -> None:
         """Tell it; a second time, nothing is done."""
         if self.is_ended:
             return
         self.is_ended = True
+        under_way.discard(self)
         now = time.perf_counter()
         if self._begun < 0:  # its turn never came
             self._tell_wait(now)
@@ -178,6 +186,25 @@ class Visit:
                 self.processing_s = own_s
         self._tell(self)
         self.failure = None  # its frames know who made the visit
+
+    @property
+    def stage(self) -> str:
+        """What it is at: `gate`, `thread`, `batch`, `run` or `send`."""
+        waits = self.context.waits
+        if self._begun < 0:
+            return "gate"
+        if waits is not None and waits.is_waiting:
+            return "batch" if waits.is_for_batch else "thread"
+        return "send" if self._sending >= 0 else "run"
+
+    def as_if_ended(self) -> Visit:
+        """A copy that has ended now and is told to nobody: its times so far. From any thread."""
+        visit = copy.copy(self)
+        visit._tell = lambda _: None
+        visit.is_ended = False
+        visit.context = replace(self.context, waits=copy.copy(self.context.waits))
+        visit.end()
+        return visit
 
     def _tell_wait(self, now: float) -> None:
         """The wait at the sender and at the gate, until now.

@@ -263,7 +263,7 @@ def test_of_a_call_that_no_replica_can_tell_of_the_calling_replica_does(
     call = by_way["call"]
     assert (call["status"], call["error"], call["endpoint"]) == (status, error, called)
     assert call["parent_id"] == by_way["http"]["span_id"]
-    assert "replica" not in call
+    assert str(call.get("replica")).startswith("mortal#") == (called == "mortal")
     assert call.get("backend", "") == ("mortal" if called == "mortal" else "")
 
 

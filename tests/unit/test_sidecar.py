@@ -10,19 +10,23 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
+from observability.fields import ENDED_WORDS
+from observability.instrument.clock import format_time
 from serve.records import ReplicaAddress
 from serve.replica.sidecar import handover
 from serve.replica.sidecar.client import MOST_OTHERS, Line, SidecarClient, choose_others
-from serve.replica.sidecar.exit import describe_exit, read_exit
+from serve.replica.sidecar.exit import describe_exit, name_exit, read_exit
 from serve.replica.sidecar.handover import see_idle
 from serve.replica.sidecar.program import MESSAGE_BYTES
 from serve.replica.sidecar.registry import enter, leave, living, registry_folder
+from serve.replica.sidecar.report import Report
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
 from serve.replica.sidecar.verdict import (
     Ended,
@@ -274,6 +278,28 @@ def test_two_backends_and_two_instances_do_not_meet() -> None:
 )
 def test_how_the_process_ended_is_said_in_words(status: int | None, said: str) -> None:
     assert said in describe_exit(status)
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [(3 << 8, "exit code 3"), (9, "SIGKILL"), (99, "signal 99"), (None, "unknown")],
+)
+def test_how_the_process_ended_has_a_name(status: int | None, name: str) -> None:
+    assert name_exit(status) == name
+
+
+def test_the_records_of_an_end_have_its_time_whenever_they_are_written(tmp_path: Path) -> None:
+    static = {"replica": "model#abc"}
+    report = Report(str(tmp_path), "replica_model#abc", static, 9, time.monotonic() - 60)
+    report.tell("it ran", Lost(Stage.RUNNING, head(), time.monotonic() - 61))
+    report.close()
+    (path,) = tmp_path.iterdir()
+    end, ran = map(json.loads, path.read_bytes().splitlines())
+    assert end["message"].startswith(ENDED_WORDS)
+    assert end["time"] < ran["time"] < format_time(time.time_ns() - 59 * 10**9)
+    assert (end["died_by"], ran["died_by"]) == ("SIGKILL", "SIGKILL")
+    assert (ran["request_id"], ran.get("retries", 0)) == ("r-1", 0)
+    assert 900 < ran["processing_ms"] < 1100
 
 
 @pytest.mark.parametrize(("code", "status"), [("os._exit(3)", 3 << 8), ("os.kill(0, 0)", 0)])

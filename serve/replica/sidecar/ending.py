@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 
 from serve.replica.sidecar import registry
-from serve.replica.sidecar.exit import describe_exit, read_exit
+from serve.replica.sidecar.exit import read_exit
 from serve.replica.sidecar.handover import close, peek, see_idle, see_through
 from serve.replica.sidecar.slots import SLOT_BYTES, Stage, read_slot
 from serve.replica.sidecar.verdict import Ended, Settings, Verdict, describe_end, judge
@@ -37,6 +37,7 @@ def end_all(
         memory: the slots.
         settings: of the replica.
     """
+    died_s = time.monotonic()
     registry.leave(settings.registry, settings.replica, settings.static["pid"])
     told: SimpleQueue[Ended] = SimpleQueue()
     threads, idle = [], list(accepted)
@@ -55,36 +56,28 @@ def end_all(
     threads.append(Thread(target=see_idle, args=(idle, settings, told)))
     for thread in threads:
         thread.start()
-    _record(replica, told, threads, settings)
+    _record(replica, died_s, told, threads, settings)
 
 
 def _record(
-    replica: int, told: SimpleQueue[Ended], threads: Sequence[Thread], settings: Settings
+    replica: int,
+    died_s: float,
+    told: SimpleQueue[Ended],
+    threads: Sequence[Thread],
+    settings: Settings,
 ) -> None:
-    """Write how the replica ended, and of each request, until all is done; loads what it takes."""
-    from observability.instrument.clock import next_time
-    from observability.instrument.encode import encode_line, encode_tail
-    from observability.instrument.formatter import LogLine
-    from observability.instrument.retention import Retention
-    from observability.instrument.segments import SegmentWriter
+    """Write how the replica ended, and of each request, until all is done."""
+    from serve.replica.sidecar.report import Report  # it loads much, and answers come first
 
-    writer = SegmentWriter(settings.segments, f"replica_{settings.replica}", Retention())
-    tail = encode_tail(settings.static)
-
-    def write(text: str, request_id: str = "") -> None:
-        line = LogLine(next_time(), "log", "ERROR", "ray.serve", text)
-        line.request_id = request_id
-        writer.append(encode_line(line, tail))
-        writer.flush()
-
-    write(describe_exit(read_exit(replica)))
+    name = f"replica_{settings.replica}"
+    report = Report(settings.segments, name, settings.static, read_exit(replica), died_s)
     while any(thread.is_alive() for thread in threads) or not told.empty():
         try:
             ended = told.get(timeout=TELL_S)
         except Empty:
             continue
-        write(describe_end(ended, time.monotonic()), ended.lost.request_id)
-    writer.close()
+        report.tell(describe_end(ended, died_s), ended.lost)
+    report.close()
 
 
 def _count_sent(connection: socket.socket) -> int:

@@ -77,13 +77,13 @@ def make_answer(settings: Settings, lost: Lost) -> bytes:
     return head.encode() + body
 
 
-def describe_end(ended: Ended, now_s: float) -> str:
-    """What the record of a request says that was under way."""
+def describe_end(ended: Ended, died_s: float) -> str:
+    """What the record of a request says that was under way; `died_s`: monotonic seconds."""
     lost, verdict = ended
     if lost.stage is Stage.ANSWERING:
         return "This replica ended while it sent the answer, which was cut"
     fate = "another one gets it" if verdict is Verdict.REPEAT else "it was answered 502"
     if not lost.is_begun:
         return f"This replica ended before it began the request: {fate}"
-    attempt = f"attempt {lost.runs}, {(now_s - lost.began_s) * 1000:.0f} ms"
+    attempt = f"attempt {lost.runs}, {(died_s - lost.began_s) * 1000:.0f} ms"
     return f"This replica ended while it ran the request ({attempt}): {fate}"
