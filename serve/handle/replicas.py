@@ -77,8 +77,8 @@ class Replicas:
         waiting = [(call, "") for call in list(self._queue)]
         for slot in list(self._slots):
             if (connection := slot.connection) is not None:
-                replica = slot.address.replica_tag
-                waiting += [(call, replica) for call in connection.unanswered]
+                sent = list(connection.unanswered.values())
+                waiting += [(call, slot.address.replica_tag) for call in sent]
         tag = self._targets.backend_tag
         return [(Call(*c.message), tag, replica) for c, replica in waiting if not c.done()]
 

@@ -250,15 +250,9 @@ class Replica:
     async def _listen(self) -> ReplicaAddress:
         spec = self.spec
         host = self._host if spec.is_exposed else LOOPBACK
-        tags = (spec.backend_tag, spec.replica_tag)
         entry = HTTPEntry(
-            self._user,
-            self._gate,
-            tags,
-            spec.middlewares,
-            self._shadow,
-            self._trail,
-            spec.request_timeout_s,
+            *(self._user, self._gate, (spec.backend_tag, spec.replica_tag), spec.middlewares),
+            *(self._shadow, self._trail, spec.request_timeout_s),
         )
         flush = self._trail.flush
         token = make_ingress_token(spec.secret)
