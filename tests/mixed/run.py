@@ -218,8 +218,9 @@ _REACHED_A_REPLICA = ("replica_died", "replica_timeout", "bad_answer")
 
 def _keys(record: Record) -> list[tuple[str, ...]]:
     """The counters that a record's request has moved: (name, owner, replica, ...)."""
-    # The ingress names the replica that had a request; it counts for all of them together.
-    by_replica = record["component"] != "ingress"
+    # The ingress names the replica that had a request, and so does who lost a call with one: they
+    # count for all replicas together.
+    by_replica = record["component"] != "ingress" and record.get("error") != "replica_died"
     endpoint, replica = record.get("endpoint", ""), record.get("replica", "") if by_replica else ""
     status, way = record["status"], record["way"]
     backend = record.get("backend", "")
