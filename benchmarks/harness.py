@@ -62,11 +62,14 @@ async def run_rounds(measures: list[Measure], in_flights: list[int], rounds: int
 
 
 @contextmanager
-def ray_and_serve(http_port: int | None = None, **options: Any) -> Iterator[serve.Client]:
+def ray_and_serve(
+    http_port: int | None = None, *, detached: bool = False, **options: Any
+) -> Iterator[serve.Client]:
     """A Ray and a Serve, ended with the block.
 
     Args:
         http_port: of its HTTP server. None: it has none.
+        detached: `serve.connect()` and the command find it.
         **options: Ray's.
     """
     ray.init(
@@ -79,7 +82,7 @@ def ray_and_serve(http_port: int | None = None, **options: Any) -> Iterator[serv
     )
     try:
         http = {"location": "NoServer"} if http_port is None else {"port": http_port}
-        yield serve.start(http_options=http)
+        yield serve.start(detached, http_options=http)
     finally:
         serve.shutdown()
         ray.shutdown()

@@ -172,9 +172,10 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "processing_ms",
         "number",
-        ACCESS,
+        BOTH,
         Role.BODY,
-        "the handler's time until the answer's end, milliseconds, without `send_ms`",
+        "the handler's time until the answer's end, milliseconds, without `send_ms`; in a log "
+        "record, until its replica died",
     ),
     Field(
         "send_ms",
@@ -200,7 +201,19 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "client", "string", ACCESS, Role.BODY, "address of the client, if LoggingConfig asks for it"
     ),
-    Field("retries", "integer", ACCESS, Role.BODY, "attempts that failed before this one"),
+    Field("retries", "integer", BOTH, Role.BODY, "attempts that failed before this one"),
+    Field(
+        "died_by",
+        "string",
+        LOG,
+        Role.BODY,
+        "how the replica's process ended: `exit code 3`, `SIGKILL`; `unknown`: the kernel does "
+        "not tell; with a request_id, a request that it was at",
+    ),
+    Field(
+        "dropped", "integer", LOG, Role.BODY, "records that could not be written before this one"
+    ),
+    Field("dropped_since", "string", LOG, Role.BODY, "time of the first of those"),
     Field(
         "close_code",
         "integer",
@@ -225,6 +238,12 @@ def fields_of(kind: Kind) -> tuple[Field, ...]:
     """The fields that records of a kind may have, in the order they are written."""
     return tuple(field for field in FIELDS if kind in field.kinds)
 
+
+ENDED_WORDS = "This replica's process ended"
+"""Begin the message of the record of a replica's end: it is found by them."""
+
+DROPPED_WORDS = "records could not be written and are lost"
+"""In the message of each record that tells of others which could not be written."""
 
 SEGMENT_FOLDER = "serve"
 """Folder of the segments, in the `logs` folder of the Ray session."""

@@ -1,6 +1,7 @@
-"""Ray's own verdict on the options of a replica, asked for before anything is changed.
+"""Ray's options of an instance's actors: what Tagtrail sets, and what users may for a replica.
 
-Else Ray gives it where the controller starts a replica, and nobody is there to hear it.
+Ray's own verdict on the users' is asked for before anything is changed. Else Ray gives it where the
+controller starts a replica, and nobody is there to hear it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from serve.ids import NAMESPACE
 from serve.validate import check_actor_options
+
+CONCURRENCY = 100_000
+"""Ray's own limit of calls is out of the way: the replica's gate holds the limit the user set."""
+
+_INGRESS_CONCURRENCY = 1000
+
+_COMES_BACK = {"max_restarts": -1, "max_task_retries": -1}
 
 _USUAL = (
     "accelerator_type", "enable_task_events", "label_selector", "memory", "num_cpus", "num_gpus",
@@ -21,6 +31,50 @@ _USUAL = (
 
 _FILES = ("pip", "uv", "conda")
 """Parts of a runtime environment that may be the path of a file."""
+
+
+def controller_options(name: str, node_id: str, *, detached: bool) -> dict[str, Any]:
+    """Of the controller, which is on the node that starts it while there is that node."""
+    return {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached" if detached else None,
+        "num_cpus": 0,
+        "memory": 1,  # bytes: an actor that asks for nothing is put anywhere, affinity or not
+        "max_concurrency": CONCURRENCY,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=True),
+        **_COMES_BACK,
+    }
+
+
+def ingress_options(name: str, node_id: str) -> dict[str, Any]:
+    """Of a node's ingress, which outlives its controller's restarts; see `serve.owner`."""
+    return {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "num_cpus": 0,
+        "max_concurrency": _INGRESS_CONCURRENCY,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+        **_COMES_BACK,
+    }
+
+
+def replica_options(name: str, settled: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a replica: the user's, and beside them what users may not set.
+
+    Args:
+        name: of its actor.
+        settled: the user's, as `settle_actor_options` gives them.
+    """
+    return {
+        **settled,
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "max_concurrency": CONCURRENCY,
+        **_COMES_BACK,
+    }
 
 
 class _Probe:

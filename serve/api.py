@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from observability.instrument.logging_config import LoggingConfig
+from serve.actor_options import controller_options
 from serve.client import Client
 from serve.config import (
     DEFAULT_HOST,
@@ -317,17 +317,7 @@ def _start_controller(
     )
     controller = (
         ray.remote(Controller)
-        .options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached" if detached else None,
-            num_cpus=0,
-            memory=1,  # bytes: an actor that asks for nothing is put anywhere, affinity or not
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=100_000,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=True),
-        )
+        .options(**controller_options(name, node_id, detached=detached))
         .remote(name, goal)
     )
     client = Client(controller, name, detached=detached)

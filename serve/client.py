@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from serve.actor_options import settle_actor_options
 from serve.config import BackendConfig, parse_config
-from serve.controller.goal import BackendGoal, NewEndpoint
+from serve.controller.goal import BackendGoal, NewEndpoint, find_backend
 from serve.definition import Definition, digest_of
 from serve.errors import RayServeException
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
@@ -103,14 +103,7 @@ class Client:
 
     def get_backend_config(self, backend_tag: str) -> BackendConfig:
         """See serve.get_backend_config."""
-        configs = self.list_backends()
-        if backend_tag not in configs:
-            registered = ", ".join(f"'{tag}'" for tag in configs) or "none"
-            raise ValueError(
-                f"Backend {backend_tag} is not registered. Registered: {registered}. Create it "
-                f"with serve.create_backend({backend_tag!r}, ...)."
-            )
-        return configs[backend_tag]
+        return find_backend(self.status().goal, backend_tag).config
 
     def update_backend_config(
         self, backend_tag: str, config_options: BackendConfig | dict[str, Any]
@@ -165,15 +158,8 @@ class Client:
 
     def list_endpoints(self) -> dict[str, dict[str, Any]]:
         """See serve.list_endpoints."""
-        return {
-            name: {
-                "route": endpoint.route,
-                "methods": list(endpoint.methods),
-                "traffic": dict(endpoint.policy.weights),
-                "shadows": dict(endpoint.policy.shadows),
-            }
-            for name, endpoint in self.status().goal.endpoints.items()
-        }
+        endpoints = self.status().goal.endpoints
+        return {name: endpoint.describe() for name, endpoint in endpoints.items()}
 
     def set_traffic(
         self, endpoint_name: str, traffic_policy_dictionary: Mapping[str, float]

@@ -57,13 +57,7 @@ def describe(status: Status, controller_name: str) -> dict[str, Any]:
         else None,
         "ingresses": ingresses,
         "endpoints": [
-            {
-                "name": endpoint.name,
-                "route": endpoint.route,
-                "methods": list(endpoint.methods),
-                "traffic": dict(endpoint.policy.weights),
-                "shadows": dict(endpoint.policy.shadows),
-            }
+            {"name": endpoint.name, **endpoint.describe()}
             for endpoint in status.goal.endpoints.values()
         ],
         "backends": backends,

@@ -6,7 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_RESERVED_OPTIONS = (
+NUM_CPUS = 1
+"""CPUs that Ray sets aside for a replica whose options do not say."""
+
+RESERVED_OPTIONS = (
     "lifetime", "name", "namespace", "max_restarts", "max_task_retries", "max_concurrency",
     "placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks",
     "get_if_exists",
@@ -39,7 +42,7 @@ def check_actor_options(options: object) -> dict[str, Any]:
         ValueError: a key that is Tagtrail's own, or a bad value.
     """
     if options is None:
-        return {"num_cpus": 1}
+        return {"num_cpus": NUM_CPUS}
     if not isinstance(options, dict):
         raise TypeError(
             f"ray_actor_options must be a dictionary. Got {type(options).__name__}: {options!r}. "
@@ -60,7 +63,7 @@ def check_actor_options(options: object) -> dict[str, Any]:
     _check_gpus(options.get("num_gpus", 0))
     _check_strategy(options.get("scheduling_strategy"))
     check_runtime_env(options.get("runtime_env"))
-    return {"num_cpus": 1, **options}
+    return {"num_cpus": NUM_CPUS, **options}
 
 
 def check_resources(resources: Mapping[Any, Any]) -> None:
@@ -149,7 +152,7 @@ def _check_names(options: Mapping[Any, Any]) -> None:
     for key in options:
         if not isinstance(key, str):
             raise TypeError(f"Names in ray_actor_options must be str. Got {key!r}.")
-        if key in _RESERVED_OPTIONS:
+        if key in RESERVED_OPTIONS:
             raise ValueError(
                 f"Specifying {key} in ray_actor_options is not allowed: Tagtrail sets it. Remove "
                 "it."

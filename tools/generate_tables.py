@@ -14,12 +14,27 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from string import Formatter
+from typing import Any
 
 from observability.catalog import EXTRA_METRICS, SEED_METRICS, Metric
+from observability.doctor import agents, counted, entrance, scraped, shown, stores
+from observability.doctor.findings import Outcome, Station
 from observability.fields import FIELDS, Kind
 from observability.instrument.logging_config import LoggingConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
+
+DOCTOR_CHECKS: tuple[tuple[Station, Iterable[Any]], ...] = (
+    (Station.ANSWER, entrance.ANSWER_CHECKS),
+    (Station.SEGMENT, entrance.SEGMENT_CHECKS),
+    (Station.AGENT, agents.CHECKS),
+    (Station.STORE, stores.CHECKS),
+    (Station.PAGE, counted.PAGE_CHECKS),
+    (Station.PORT, counted.PORT_CHECKS),
+    (Station.PROMETHEUS, scraped.CHECKS),
+    (Station.GRAFANA, shown.CHECKS),
+)
 
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -55,8 +70,27 @@ def extra_metrics() -> list[str]:
     return _metrics(EXTRA_METRICS)
 
 
+def doctor_checks() -> list[str]:
+    """What the doctor finds, where it stopped: likely causes and next steps."""
+    rows = [
+        (station.value, _without_names(check.cause), _without_names(check.step))
+        for station, checks in DOCTOR_CHECKS
+        for check in checks
+        if check.outcome is Outcome.FAILED
+    ]
+    return _table(("it stops at", "likely cause", "next step"), dict.fromkeys(rows))
+
+
+def _without_names(text: str) -> str:
+    """A row's words, with an ellipsis for what is only known when it is looked at."""
+    return "".join(
+        part + ("" if name is None else "…") for part, name, _, _ in Formatter().parse(text)
+    )
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
-    table.__name__: table for table in (fields, logging_options, seed_metrics, extra_metrics)
+    table.__name__: table
+    for table in (fields, logging_options, seed_metrics, extra_metrics, doctor_checks)
 }
 
 

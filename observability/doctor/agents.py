@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from observability.doctor.findings import Finding, Station, absent, bad, good
-from observability.doctor.reply import Reply
+from observability.doctor.checks import Check, Checks, always, judge
+from observability.doctor.findings import Finding, Outcome, Station, absent
+from observability.doctor.reply import NOT_ASKED, Reply
 from observability.doctor.scrape import read_series, sum_series
 from observability.stack.services import BY_NAME
 
@@ -152,42 +153,49 @@ class AgentLook:
     Attributes:
         page: its metrics page.
         agent: its kind; None: not recognised.
-        health: what its health path answers; None: not asked.
+        health: what its health path answers.
         is_named: the user gave its address.
     """
 
     page: Reply
     agent: Agent | None = None
-    health: Reply | None = None
+    health: Reply = NOT_ASKED
     is_named: bool = False
+
+    @property
+    def counts(self) -> Counts:
+        """What it has counted."""
+        return Counts() if self.agent is None else count(self.agent, self.page.text)
 
 
 def judge_agent(look: AgentLook | None) -> Finding:
     """Whether an agent runs and is well. None: none was named, and none answers."""
-    station = Station.AGENT
     if look is None:
         ports = ", ".join(f"{agent.name} :{agent.port}" for agent in AGENTS)
-        return absent(station, f"none answers ({ports})")
-    if look.page.error:
-        return bad(
-            station,
-            f"{look.page.url}: {look.page.error}",
-            "The agent does not run.",
-            "Start it, or leave --agent away. Configurations: deploy/.",
-        )
-    if look.agent is None:
-        return bad(
-            station,
-            f"{look.page.url}: {look.page.status}",
-            "It is no agent that is known here: its metrics are not those of Alloy, Promtail or "
-            "vlagent.",
-            "Give the address of the agent's own HTTP server: --agent http://HOST:PORT.",
-        )
-    if look.health is None or not look.health.is_ok:
-        return bad(
-            station,
-            f"{look.agent.name}: {look.health.seen if look.health else 'not asked'}",
-            f"{look.agent.name} runs, and says that it is not ready.",
-            "See its own log; it is often the configuration.",
-        )
-    return good(station, f"{look.agent.name} is ready; {count(look.agent, look.page.text)}")
+        return absent(Station.AGENT, f"none answers ({ports})")
+    return judge(Station.AGENT, CHECKS, look)
+
+
+CHECKS: Checks[AgentLook] = (
+    Check(
+        lambda look: look.page.error,
+        "{page.url}: {page.error}",
+        "The agent does not run.",
+        "Start it, or leave --agent away. Configurations: deploy/.",
+    ),
+    Check(
+        lambda look: look.agent is None,
+        "{page.url}: {page.status}",
+        "It is no agent that is known here: its metrics are not those of Alloy, Promtail or "
+        "vlagent.",
+        "Give the address of the agent's own HTTP server: --agent http://HOST:PORT.",
+    ),
+    Check(
+        lambda look: not look.health.is_ok,
+        "{agent.name}: {health.seen}",
+        "{agent.name} runs, and says that it is not ready.",
+        "See its own log; it is often the configuration.",
+    ),
+    Check(always, "{agent.name} is ready; {counts}", outcome=Outcome.OK),
+)
+"""What an agent may show, in this order."""

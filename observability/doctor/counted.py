@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from observability import catalog
-from observability.doctor.findings import Finding, Station, absent, bad, good
-from observability.doctor.reply import REFUSED, Reply
+from observability.doctor.checks import Check, Checks, always, judge
+from observability.doctor.findings import Finding, Outcome, Station
+from observability.doctor.reply import NOT_ASKED, REFUSED, Reply
 from observability.doctor.scrape import has_serve_series, sum_series
 
 UNMATCHED = {"route": "unmatched"}
@@ -51,6 +52,7 @@ class PageLook:
 
     Attributes:
         address: where it is, HOST:PORT; "": there is none.
+        counter: what counts the canary.
         before: it, before the canary was sent.
         after: it, when the number had grown or the time was over.
         waited_s: how long that was, seconds.
@@ -58,84 +60,101 @@ class PageLook:
     """
 
     address: str
-    before: Reply | None = None
-    after: Reply | None = None
+    counter: Counter
+    before: Reply = NOT_ASKED
+    after: Reply = NOT_ASKED
     waited_s: float = 0.0
     reach: str = ""
 
+    @property
+    def has_grown(self) -> bool:
+        """Whether the number grew. Without a page before: whether there is one now."""
+        if not self.after.is_ok:
+            return False
+        before = self.before.text if self.before.is_ok else ""
+        return self.counter.read(self.after.text) > self.counter.read(before)
 
-def has_grown(look: PageLook, counter: Counter) -> bool:
-    """Whether the number grew. Without a page before: whether there is one now."""
-    if look.after is None or not look.after.is_ok:
-        return False
-    before = look.before.text if look.before is not None and look.before.is_ok else ""
-    return counter.read(look.after.text) > counter.read(before)
+    @property
+    def series(self) -> str:
+        """Whether there are series of Serve, for people."""
+        has_any = has_serve_series(self.after.text)
+        return "has series of Serve" if has_any else "has no series of Serve"
 
 
-def judge_port(look: PageLook, counter: Counter) -> Finding:
+def judge_port(look: PageLook) -> Finding:
     """Ray's metrics port of the node that answered the canary."""
-    station = Station.PORT
-    if not look.address:
-        return bad(
-            station,
-            "Ray tells no metrics port of this node",
-            "Ray's agent of the node does not run, or exports no metrics (a minimal Ray?).",
-            "ray start --head --metrics-export-port=8080; its log: dashboard_agent.log.",
-        )
-    answer = _judge_reply(
-        station,
-        look,
+    return judge(Station.PORT, PORT_CHECKS, look)
+
+
+def judge_page(look: PageLook) -> Finding:
+    """The ingress's own metrics page."""
+    return judge(Station.PAGE, PAGE_CHECKS, look)
+
+
+def _unanswered(cause: str, step: str) -> Checks[PageLook]:
+    """Of a page that does not come. `cause`: why, when nothing listens there."""
+    return (
+        Check(lambda look: look.after.error == REFUSED, "{address}: {after.error}", cause, step),
+        Check(
+            lambda look: look.after.error,
+            "{address}: {after.error}",
+            f"{cause} Or the way there is closed: a firewall, another network.",
+            step,
+        ),
+        Check(
+            lambda look: not look.after.is_ok,
+            "{address} answers {after.seen}",
+            "Another program listens on this port.",
+            "ss -ltnp",
+        ),
+    )
+
+
+_COUNTED: Check[PageLook] = Check(
+    lambda look: look.has_grown,
+    "{address} counted the canary, after {waited_s:.1f} s",
+    outcome=Outcome.OK,
+)
+
+PORT_CHECKS: Checks[PageLook] = (
+    Check(
+        lambda look: not look.address,
+        "Ray tells no metrics port of this node",
+        "Ray's agent of the node does not run, or exports no metrics (a minimal Ray?).",
+        "ray start --head --metrics-export-port=8080; its log: dashboard_agent.log.",
+    ),
+    *_unanswered(
         "Ray's agent of this node does not listen: it ended.",
         "See dashboard_agent.log in the logs of Ray's session.",
-    )
-    if answer is not None:
-        return answer
-    if has_grown(look, counter):
-        return good(station, f"{look.address} counted the canary, after {look.waited_s:.1f} s")
-    assert look.after is not None
-    seen = "has series of Serve" if has_serve_series(look.after.text) else "has no series of Serve"
-    return bad(
-        station,
-        f"{look.address} {seen}, and did not count the canary within {look.waited_s:.0f} s",
+    ),
+    _COUNTED,
+    Check(
+        always,
+        "{address} {series}, and did not count the canary within {waited_s:.0f} s",
         "Ray takes numbers over every metrics_report_interval_ms (10 s unless it was changed); or "
         "its agent is stuck.",
         "Wait longer: tagtrail doctor --timeout 60. Then see dashboard_agent.log of Ray's session.",
-    )
+    ),
+)
+"""What Ray's metrics port may show, in this order."""
 
-
-def judge_page(look: PageLook, counter: Counter) -> Finding:
-    """The ingress's own metrics page."""
-    station = Station.PAGE
-    if not look.address:
-        return absent(station, "switched off (admin_host=None in http_options)")
-    if look.reach:
-        return absent(station, f"{look.address}: {look.reach}")
-    answer = _judge_reply(
-        station,
-        look,
+PAGE_CHECKS: Checks[PageLook] = (
+    Check(
+        lambda look: not look.address,
+        "switched off (admin_host=None in http_options)",
+        outcome=Outcome.ABSENT,
+    ),
+    Check(lambda look: look.reach, "{address}: {reach}", outcome=Outcome.ABSENT),
+    *_unanswered(
         "The ingress's actor does not answer, though HAProxy may: it ended, or hangs.",
         "tagtrail status",
-    )
-    if answer is not None:
-        return answer
-    if has_grown(look, counter):
-        return good(station, f"{look.address} counted the canary, after {look.waited_s:.1f} s")
-    return bad(
-        station,
-        f"{look.address} did not count the canary within {look.waited_s:.0f} s",
+    ),
+    _COUNTED,
+    Check(
+        always,
+        "{address} did not count the canary within {waited_s:.0f} s",
         "The process that answered is too busy to tell its numbers, or is of another instance.",
         "tagtrail top",
-    )
-
-
-def _judge_reply(station: Station, look: PageLook, cause: str, step: str) -> Finding | None:
-    reply = look.after
-    if reply is None or reply.error:
-        seen = reply.error if reply is not None else "not asked"
-        if seen != REFUSED:
-            cause = f"{cause} Or the way there is closed: a firewall, another network."
-        return bad(station, f"{look.address}: {seen}", cause, step)
-    if not reply.is_ok:
-        text = f"{look.address} answers {reply.seen}"
-        return bad(station, text, "Another program listens on this port.", "ss -ltnp")
-    return None
+    ),
+)
+"""What the ingress's metrics page may show, in this order."""

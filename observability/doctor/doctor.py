@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from observability.doctor import agents, entrance
 from observability.doctor.counted import counter_of
-from observability.doctor.entrance import ID, NO_ENDPOINT_PATH, REPLICA, Canary
+from observability.doctor.entrance import ID, NO_ENDPOINT_PATH, REPLICA, AnswerLook, Canary
 from observability.doctor.facts import Addresses, InstanceFacts
 from observability.doctor.findings import Finding, Outcome, Station, absent, skipped
 from observability.doctor.numbers_way import NumbersWay
@@ -104,5 +104,5 @@ class Doctor:
             headers={ID: self._canary.request_id},
             limit_s=ANSWER_S,
         )
-        answer = entrance.judge_answer(self._canary, reply, self._facts.silent)
-        return answer, reply.headers.get(REPLICA, "")
+        look = AnswerLook(self._canary, reply, self._facts.silent)
+        return entrance.judge_answer(look), reply.headers.get(REPLICA, "")

@@ -12,7 +12,7 @@ from observability.doctor.counted import Counter, PageLook
 from observability.doctor.facts import Addresses, InstanceFacts, NodeFacts
 from observability.doctor.findings import Finding, Station
 from observability.doctor.probes import Probes
-from observability.doctor.reply import Reply
+from observability.doctor.reply import NOT_ASKED, Reply
 from observability.doctor.scrape import sum_series
 from observability.doctor.scraped import PrometheusLook, Wanted
 from observability.doctor.shown import GrafanaLook
@@ -71,16 +71,17 @@ class NumbersWay:
             node = self._facts.node_of("")
         address = node.page and node.reach(node.page)
         if node.page and not address:
-            look = PageLook(node.page, reach=f"on loopback of {node.host}, another machine")
+            reach = f"on loopback of {node.host}, another machine"
+            look = PageLook(node.page, counter, reach=reach)
         else:
             limit_s = min(PAGE_S, self._watch.timeout_s)
             look = self._look_growth(Station.PAGE, address, counter, limit_s)
-        return counted.judge_page(look, counter)
+        return counted.judge_page(look)
 
     def look_port(self, node: NodeFacts, counter: Counter) -> Finding:
         """Ray's metrics port of the node."""
         look = self._look_growth(Station.PORT, node.port, counter, self._watch.timeout_s)
-        return counted.judge_port(look, counter)
+        return counted.judge_port(look)
 
     def look_prometheus(self, node: NodeFacts, counter: Counter) -> Finding:
         """Prometheus, if there is one."""
@@ -88,9 +89,9 @@ class NumbersWay:
         url = named or f"http://127.0.0.1:{scraped.PORT}"
         ready = self._probes.ask(f"{url}/-/ready")
         wanted = self._wanted(node)
-        look = PrometheusLook(ready, is_named=bool(named))
+        look = PrometheusLook(ready, wanted, is_named=bool(named))
         if not ready.is_ok or not (named or scraped.is_prometheus(ready)) or not wanted:
-            return scraped.judge_prometheus(look, wanted)
+            return scraped.judge_prometheus(look)
         query = f"sum by (job) ({counter})"
         before = scraped.read_values(self._probes.ask_prometheus(url, query, self._watch.sent_s))
 
@@ -100,12 +101,11 @@ class NumbersWay:
             return replace(look, targets=targets, grown=grown, waited_s=self._watch.elapsed_s())
 
         def is_done(seen: PrometheusLook) -> bool:
-            is_any_up = any(scraped.is_up(seen.targets, page.address) for page in wanted)
-            return is_any_up and any(value > 0 for value in (seen.grown or {}).values())
+            return bool(seen.scraped and seen.counted)
 
         seen = self._watch.until(Station.PROMETHEUS, ask, is_done, every_s=1.0)
         config = self._probes.ask(f"{url}/api/v1/status/config").get("data", "yaml")
-        return scraped.judge_prometheus(replace(seen, config=str(config or "")), wanted)
+        return scraped.judge_prometheus(replace(seen, config=str(config or "")))
 
     def look_grafana(self, *, has_loki: bool) -> Finding:
         """Grafana, if there is one. `has_loki`: its data source for Loki must answer, too."""
@@ -130,16 +130,15 @@ class NumbersWay:
         self, station: Station, address: str, counter: Counter, limit_s: float
     ) -> PageLook:
         if not address:
-            return PageLook("")
-        before = self._before.get(address)
+            return PageLook("", counter)
+        before = self._before.get(address, NOT_ASKED)
 
         def look() -> PageLook:
             after = self._scrape(address)
-            return PageLook(address, before, after, self._watch.elapsed_s())
+            return PageLook(address, counter, before, after, self._watch.elapsed_s())
 
         def is_done(seen: PageLook) -> bool:
-            is_gone = seen.after is None or not seen.after.is_ok
-            return is_gone or counted.has_grown(seen, counter)
+            return seen.has_grown or not seen.after.is_ok
 
         return self._watch.until(station, look, is_done, limit_s, every_s=0.5)
 

@@ -65,6 +65,7 @@ class RecordsWay:
         found = self._watch.until(Station.SEGMENT, count, bool, limit_s)
         folder = self._here.path
         return SegmentLook(
+            self._canary.path,
             str(folder),
             found,
             self._watch.elapsed_s(),
@@ -77,7 +78,7 @@ class RecordsWay:
 
     def judge_segment(self, look: SegmentLook, dropped: float) -> Finding:
         """What of it. `dropped`: records that could not be written meanwhile."""
-        return entrance.judge_segment(self._canary, replace(look, dropped=dropped))
+        return entrance.judge_segment(replace(look, dropped=dropped))
 
     def look_agent(self) -> AgentLook | None:
         """The agent that was named, or the first one that is found where agents usually are."""
@@ -108,15 +109,18 @@ class RecordsWay:
         health = self._probes.ask(f"{url}{store.health}")
         look = StoreLook(store, health, is_named=bool(named))
         if not health.is_ok or not (named or store.is_seen(health)):
-            return stores.judge_store(look, None)
+            return stores.judge_store(look)
 
         def find() -> tuple[Reply, int]:
             reply = self._probes.ask_store(store, url, self._canary.request_id)
             return reply, stores.count_records(store, reply)
 
         reply, found = self._watch.until(Station.STORE, find, lambda seen: seen[1] > 0)
-        look = replace(look, found=reply, count=found, waited_s=self._watch.elapsed_s())
-        return stores.judge_store(look, None if found else self._what_agent_sent(agent))
+        waited_s = self._watch.elapsed_s()
+        sent = None if found else self._what_agent_sent(agent)
+        return stores.judge_store(
+            replace(look, found=reply, count=found, waited_s=waited_s, sent=sent)
+        )
 
     def _what_agent_sent(self, before: AgentLook | None) -> Sent | None:
         if before is None or before.agent is None:
@@ -129,7 +133,7 @@ class RecordsWay:
             grown = agents.count(kind, page.text).since(agents.count(kind, before.page.text))
         return Sent(
             kind.name,
-            page.is_ok and before.health is not None and before.health.is_ok,
+            page.is_ok and before.health.is_ok,
             grown,
             folders,
             os.path.realpath(folder) in {os.path.realpath(path) for path in folders},

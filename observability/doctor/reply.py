@@ -54,3 +54,6 @@ class Reply:
                 return None
             found = found.get(key)
         return found
+
+
+NOT_ASKED = Reply("", error="not asked")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from observability.doctor.findings import Finding, Station, absent, bad, good
-from observability.doctor.reply import Reply
+from observability.doctor.checks import Check, Checks, always, judge
+from observability.doctor.findings import Finding, Outcome, Station
+from observability.doctor.reply import NOT_ASKED, Reply
 from observability.stack.services import BY_NAME
 
 PORT = BY_NAME["grafana"].port
@@ -28,6 +29,34 @@ class GrafanaLook:
     has_credentials: bool = False
     is_named: bool = False
 
+    @property
+    def version(self) -> str:
+        """What it says of itself."""
+        return str(self.health.get("version"))
+
+    @property
+    def names(self) -> str:
+        """The data sources, for people."""
+        return " and ".join(self.sources)
+
+    @property
+    def failed(self) -> str:
+        """The first data source that does not answer; "": all do."""
+        for uid, reply in self.sources.items():
+            if not reply.is_ok or reply.get("status") != "OK":
+                return uid
+        return ""
+
+    @property
+    def answer(self) -> Reply:
+        """That one's."""
+        return self.sources.get(self.failed, NOT_ASKED)
+
+    @property
+    def message(self) -> str:
+        """What that one says."""
+        return self.answer.get("message") or self.answer.seen
+
 
 def is_grafana(health: Reply) -> bool:
     """Whether an answer of `/api/health` is of one: others listen on that port, too."""
@@ -36,59 +65,51 @@ def is_grafana(health: Reply) -> bool:
 
 def judge_grafana(look: GrafanaLook) -> Finding:
     """Whether it shows what Prometheus and the log store have."""
-    station = Station.GRAFANA
-    if not look.is_named and not is_grafana(look.health):
-        return absent(station, f"none answers on :{PORT}")
-    if look.health.error:
-        return bad(
-            station,
-            f"{look.health.url}: {look.health.error}",
-            "It does not run there.",
-            "Start it, or give its address: --grafana http://HOST:PORT.",
-        )
-    if not look.health.is_ok or not is_grafana(look.health):
-        return bad(
-            station,
-            f"it says {look.health.seen}",
-            "It is starting, its database is away, or it is another program.",
-            "Call 'tagtrail doctor' again in a minute; then look into its log.",
-        )
-    version = f"version {look.health.get('version')}"
-    if not look.has_credentials:
-        return good(
-            station,
-            f"{version} is well; its data sources were not asked: that needs GRAFANA_TOKEN or "
-            "--grafana-user",
-        )
-    for uid, reply in look.sources.items():
-        finding = _judge_source(uid, reply)
-        if finding is not None:
-            return finding
-    return good(station, f"{version} is well; {' and '.join(look.sources)} answer through it")
+    return judge(Station.GRAFANA, CHECKS, look)
 
 
-def _judge_source(uid: str, reply: Reply) -> Finding | None:
-    """None: it answers."""
-    if reply.is_ok and reply.get("status") == "OK":
-        return None
-    if reply.status in (401, 403):
-        return bad(
-            Station.GRAFANA,
-            f"it answers {reply.status} to the question for {uid}",
-            "Grafana refuses the token or the user, or its role may not ask data sources.",
-            "Make a token of a service account whose role is Admin: export GRAFANA_TOKEN=...",
-        )
-    if reply.status == 404:
-        return bad(
-            Station.GRAFANA,
-            f"there is no data source {uid}",
-            "Grafana was not told of Tagtrail's data sources.",
-            "tagtrail grafana push",
-        )
-    message = reply.get("message") or reply.seen
-    return bad(
-        Station.GRAFANA,
-        f"{uid}: {message}",
-        f"Grafana does not reach the program behind {uid}: {message}",
+CHECKS: Checks[GrafanaLook] = (
+    Check(
+        lambda look: not look.is_named and not is_grafana(look.health),
+        f"none answers on :{PORT}",
+        outcome=Outcome.ABSENT,
+    ),
+    Check(
+        lambda look: look.health.error,
+        "{health.url}: {health.error}",
+        "It does not run there.",
+        "Start it, or give its address: --grafana http://HOST:PORT.",
+    ),
+    Check(
+        lambda look: not look.health.is_ok or not is_grafana(look.health),
+        "it says {health.seen}",
+        "It is starting, its database is away, or it is another program.",
+        "Call 'tagtrail doctor' again in a minute; then look into its log.",
+    ),
+    Check(
+        lambda look: not look.has_credentials,
+        "version {version} is well; its data sources were not asked: that needs GRAFANA_TOKEN or "
+        "--grafana-user",
+        outcome=Outcome.OK,
+    ),
+    Check(
+        lambda look: look.answer.status in (401, 403),
+        "it answers {answer.status} to the question for {failed}",
+        "Grafana refuses the token or the user, or its role may not ask data sources.",
+        "Make a token of a service account whose role is Admin: export GRAFANA_TOKEN=...",
+    ),
+    Check(
+        lambda look: look.answer.status == 404,
+        "there is no data source {failed}",
+        "Grafana was not told of Tagtrail's data sources.",
+        "tagtrail grafana push",
+    ),
+    Check(
+        lambda look: look.failed,
+        "{failed}: {message}",
+        "Grafana does not reach the program behind {failed}: {message}",
         "Give the address as Grafana reaches it: tagtrail grafana push --prometheus URL --loki URL",
-    )
+    ),
+    Check(always, "version {version} is well; {names} answer through it", outcome=Outcome.OK),
+)
+"""What Grafana may show, in this order."""

@@ -5,12 +5,14 @@ The agent's numbers before the canary was sent and now tell where in between it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from observability.doctor.agents import AGENTS, Counts
-from observability.doctor.findings import Finding, Outcome, Station, absent, bad, good
-from observability.doctor.reply import Reply
+from observability.doctor.checks import Check, Checks, always, judge
+from observability.doctor.findings import Finding, Outcome, Station, absent
+from observability.doctor.reply import NOT_ASKED, Reply
 from observability.stack.services import BY_NAME
 
 
@@ -42,27 +44,6 @@ class Store(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class StoreLook:
-    """What was seen of a store.
-
-    Attributes:
-        store: its kind.
-        health: what its health path answers.
-        found: the question for the record; None: not asked.
-        count: records with the canary's id.
-        waited_s: how long they were looked for, seconds.
-        is_named: the user gave its address.
-    """
-
-    store: Store
-    health: Reply
-    found: Reply | None = None
-    count: int = 0
-    waited_s: float = 0.0
-    is_named: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Sent:
     """What an agent did since the canary was sent.
 
@@ -81,6 +62,39 @@ class Sent:
     folders: tuple[str, ...] = ()
     reads_segments: bool = True
     folder: str = ""
+
+    @property
+    def shown_folders(self) -> str:
+        """Some of the folders that it reads, for people."""
+        return ", ".join(self.folders[:3])
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLook:
+    """What was seen of a store.
+
+    Attributes:
+        store: its kind.
+        health: what its health path answers.
+        found: the question for the record.
+        count: records with the canary's id.
+        waited_s: how long they were looked for, seconds.
+        is_named: the user gave its address.
+        sent: what the agent did, if the record is not there; None: none was found.
+    """
+
+    store: Store
+    health: Reply
+    found: Reply = NOT_ASKED
+    count: int = 0
+    waited_s: float = 0.0
+    is_named: bool = False
+    sent: Sent | None = None
+
+    @property
+    def name(self) -> str:
+        """The store's, for people."""
+        return self.store.value
 
 
 def count_records(store: Store, reply: Reply) -> int:
@@ -102,89 +116,105 @@ def judge_stores(findings: list[Finding]) -> list[Finding]:
     return [absent(Station.STORE, ports)]
 
 
-def judge_store(look: StoreLook, sent: Sent | None) -> Finding:
-    """One store.
-
-    Args:
-        look: what was seen of it.
-        sent: what the agent did; None: none was found.
-    """
-    station, name = Station.STORE, look.store.value
-    if not look.is_named and not look.store.is_seen(look.health):
-        return absent(station, f"no {name}")
-    if look.health.error:
-        return bad(
-            station,
-            f"{look.health.url}: {look.health.error}",
-            f"{name} does not run there.",
-            f"Start it, or give its address: {look.store.option} http://HOST:PORT.",
-        )
-    if look.found is None or not look.health.is_ok:
-        return bad(
-            station,
-            f"{name} says {look.health.seen}",
-            f"{name} is not ready: it is starting, or it is another program.",
-            "Call 'tagtrail doctor' again in a minute; then look into its log.",
-        )
-    if look.count:
-        return good(station, f"{name} has the record, after {look.waited_s:.1f} s")
-    if not look.found.is_ok:
-        return bad(
-            station,
-            f"{name} answers {look.found.seen}",
-            f"{name} refuses the question, so what it holds is not known.",
-            "Does it ask for a password or a tenant? Give one that answers without.",
-        )
-    cause, step = _why_not_there(name, sent)
-    return bad(station, f"{name} has no such record after {look.waited_s:.0f} s", cause, step)
+def judge_store(look: StoreLook) -> Finding:
+    """One store."""
+    return judge(Station.STORE, CHECKS, look)
 
 
-def _why_not_there(name: str, sent: Sent | None) -> tuple[str, str]:
-    if sent is None:
-        ports = ", ".join(str(agent.port) for agent in AGENTS)
-        return (
-            f"No log agent brings records there: none answers on the ports {ports}.",
-            "Start the agent (configurations: deploy/), or tell where it is: --agent URL.",
-        )
-    agent, grown = sent.name, sent.grown
-    if not sent.is_ready:
-        return f"The log agent {agent} is not ready.", "See its own log."
-    if sent.folders and not sent.reads_segments:
-        return (
-            f"{agent} reads other folders: {', '.join(sent.folders[:3])}. The segments are in "
-            f"{sent.folder}.",
-            "Put that folder into its configuration: Ray's is another when RAY_TMPDIR or "
-            "--temp-dir is set.",
-        )
-    numbers = f"Since the canary it {grown}."
-    if grown.refused:
-        return (
-            f"{name} refuses what {agent} sends (4xx): too old, too much at once, or another "
-            f"program. {numbers}",
-            f"See the reason in the log of {agent}, and limits_config of Loki.",
-        )
-    if grown.failed:
-        return (
-            f"{agent} does not reach its store: wrong address, or the store was away. {numbers}",
-            f"See the address in the configuration of {agent}, and the reason in its log.",
-        )
-    if grown.dropped:
-        return (
-            f"{agent} gave records up. {numbers}",
-            f"See the reason in the log of {agent}.",
-        )
-    if not grown.read:
-        return (
-            f"{agent} has read nothing: it looks into another folder than {sent.folder}, may not "
-            f"read it, or looks seldom. {numbers}",
-            "Compare the folder with its configuration; wait longer with --timeout 60.",
-        )
-    if grown.sent:
-        return (
-            f"{agent} sends to another store, or under another tenant or job. {numbers}",
-            f"See the address in the configuration of {agent}.",
-        )
-    return (
-        f"{agent} has not sent it yet: it collects, or waits to try again. {numbers}",
+def _agent(shows: Callable[[Sent], object]) -> Callable[[StoreLook], object]:
+    """Of what the agent did."""
+    return lambda look: look.sent is not None and shows(look.sent)
+
+
+_MISSING = "{name} has no such record after {waited_s:.0f} s"
+_NUMBERS = " Since the canary it {sent.grown}."
+_PORTS = ", ".join(str(agent.port) for agent in AGENTS)
+
+CHECKS: Checks[StoreLook] = (
+    Check(
+        lambda look: not look.is_named and not look.store.is_seen(look.health),
+        "no {name}",
+        outcome=Outcome.ABSENT,
+    ),
+    Check(
+        lambda look: look.health.error,
+        "{health.url}: {health.error}",
+        "{name} does not run there.",
+        "Start it, or give its address: {store.option} http://HOST:PORT.",
+    ),
+    Check(
+        lambda look: look.found is NOT_ASKED or not look.health.is_ok,
+        "{name} says {health.seen}",
+        "{name} is not ready: it is starting, or it is another program.",
+        "Call 'tagtrail doctor' again in a minute; then look into its log.",
+    ),
+    Check(
+        lambda look: look.count,
+        "{name} has the record, after {waited_s:.1f} s",
+        outcome=Outcome.OK,
+    ),
+    Check(
+        lambda look: not look.found.is_ok,
+        "{name} answers {found.seen}",
+        "{name} refuses the question, so what it holds is not known.",
+        "Does it ask for a password or a tenant? Give one that answers without.",
+    ),
+    Check(
+        lambda look: look.sent is None,
+        _MISSING,
+        f"No log agent brings records there: none answers on the ports {_PORTS}.",
+        "Start the agent (configurations: deploy/), or tell where it is: --agent URL.",
+    ),
+    Check(
+        _agent(lambda sent: not sent.is_ready),
+        _MISSING,
+        "The log agent {sent.name} is not ready.",
+        "See its own log.",
+    ),
+    Check(
+        _agent(lambda sent: sent.folders and not sent.reads_segments),
+        _MISSING,
+        "{sent.name} reads other folders: {sent.shown_folders}. The segments are in {sent.folder}.",
+        "Put that folder into its configuration: Ray's is another when RAY_TMPDIR or --temp-dir is "
+        "set.",
+    ),
+    Check(
+        _agent(lambda sent: sent.grown.refused),
+        _MISSING,
+        "{name} refuses what {sent.name} sends (4xx): too old, too much at once, or another "
+        "program." + _NUMBERS,
+        "See the reason in the log of {sent.name}, and limits_config of Loki.",
+    ),
+    Check(
+        _agent(lambda sent: sent.grown.failed),
+        _MISSING,
+        "{sent.name} does not reach its store: wrong address, or the store was away." + _NUMBERS,
+        "See the address in the configuration of {sent.name}, and the reason in its log.",
+    ),
+    Check(
+        _agent(lambda sent: sent.grown.dropped),
+        _MISSING,
+        "{sent.name} gave records up." + _NUMBERS,
+        "See the reason in the log of {sent.name}.",
+    ),
+    Check(
+        _agent(lambda sent: not sent.grown.read),
+        _MISSING,
+        "{sent.name} has read nothing: it looks into another folder than {sent.folder}, may not "
+        "read it, or looks seldom." + _NUMBERS,
+        "Compare the folder with its configuration; wait longer with --timeout 60.",
+    ),
+    Check(
+        _agent(lambda sent: sent.grown.sent),
+        _MISSING,
+        "{sent.name} sends to another store, or under another tenant or job." + _NUMBERS,
+        "See the address in the configuration of {sent.name}.",
+    ),
+    Check(
+        always,
+        _MISSING,
+        "{sent.name} has not sent it yet: it collects, or waits to try again." + _NUMBERS,
         "Wait longer: tagtrail doctor --timeout 60.",
-    )
+    ),
+)
+"""What a store may show, in this order."""

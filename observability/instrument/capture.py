@@ -18,7 +18,9 @@ from typing import Any
 
 from observability.instrument.context import request_context
 from observability.instrument.echo import Echo
+from observability.instrument.encode import encode_tail
 from observability.instrument.formatter import JSONLines, TextLines, read_message
+from observability.instrument.gap import encode_gap
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.origin import set_origin
 from observability.instrument.segments import SegmentWriter
@@ -185,6 +187,7 @@ class Capture:
         fields = {**self._static, **config.extra_fields}
         set_origin(fields)
         self._handler.lines = JSONLines(fields)
+        self._writer.encode_gap = functools.partial(encode_gap, tail=encode_tail(fields))
         self._handler.copies = None
         if config.stderr:
             is_json = config.encoding == "JSON"

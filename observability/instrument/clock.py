@@ -37,5 +37,11 @@ class Clock:
             return f"{self._prefix}{str(now_ns - self._base_ns)[1:]}Z"
 
 
+def format_time(time_ns: int) -> str:
+    """A moment, nanoseconds since the epoch, as records have it."""
+    second, rest = divmod(time_ns, _SECOND_NS)
+    return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)) + f"{rest:09d}Z"
+
+
 next_time = Clock().next_time
 """The process's own: all its records share it."""

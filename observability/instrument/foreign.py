@@ -1,7 +1,7 @@
 """Names inside other packages that those do not promise to keep: what is said when one is gone.
 
 Each package's are used in one file of ours: `ray_internals.py`, `otel_internals.py` and, in the
-serving core, `ray_internals.py` and `replica/protocol.py` (uvicorn's).
+serving core, `ray_internals.py` and `replica/uvicorn_internals.py`.
 """
 
 from __future__ import annotations

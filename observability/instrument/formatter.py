@@ -61,6 +61,11 @@ class LogLine(msgspec.Struct, omit_defaults=True, gc=False):
     exception: str = ""
     extra: dict[str, Any] | None = None
     cut_chars: int = 0
+    processing_ms: float = -1.0
+    retries: int = 0
+    died_by: str = ""
+    dropped: int = 0
+    dropped_since: str = ""
 
 
 class JSONLines(BaseJsonFormatter):

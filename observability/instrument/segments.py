@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 
 from observability.fields import SEGMENT_PATTERN
+from observability.instrument.gap import Gap
 from observability.instrument.pruning import prune
 from observability.instrument.retention import Retention
 from observability.instrument.supervision import keep_thread_running
@@ -28,6 +29,9 @@ FLUSH_S = 0.05
 """How often what waits is written; a line waits at most twice that."""
 
 PRUNE_S = 30.0
+GAP_TRY_S = 0.5
+"""How often it is tried to write that records were dropped."""
+
 WRITING = "writing of records"
 BUFFER_LINES = 100_000
 """Lines kept when the disk takes none; more are dropped and counted."""
@@ -53,6 +57,10 @@ class SegmentWriter:
         self.retention = retention
         self.also_flush: Callable[[], None] = lambda: None
         """Called by the timer too: for what goes elsewhere."""
+        self.encode_gap: Callable[[Gap], bytes] | None = None
+        """Makes the line that says that records were dropped; None: it is not said."""
+        self.gap: Gap | None = None
+        """Records that were dropped, until that is said."""
         self.written = 0
         self.dropped = 0
         # Appending takes no lock: a finaliser that logs must not wait for the flush it interrupts.
@@ -78,7 +86,7 @@ class SegmentWriter:
     def append(self, line: bytes) -> None:
         """Take a line, its newline included. It is in the file after the next `flush`."""
         if len(self._lines) >= BUFFER_LINES:
-            self.dropped += 1
+            self._drop(1, f"more than {BUFFER_LINES} waited to be written")
             return
         self._lines.append(line)
         if self._is_direct:
@@ -100,18 +108,30 @@ class SegmentWriter:
                 self._write(chunk)
                 self.written += count
             except OSError as error:
-                self.dropped += count
+                self._drop(count, error)
                 self._complain(error)
+
+    def tell_gap(self) -> None:
+        """Write that records were dropped, if any were and there is room for it."""
+        if self.gap is None or self.encode_gap is None:
+            return
+        with self._lock, contextlib.suppress(OSError):  # tried again
+            if (gap := self.gap) is not None:
+                self._write(self.encode_gap(gap))
+                self.gap = None
+                self.written += 1
 
     def write_through(self) -> None:
         """Write what waits, and each line at once from now on: the process is about to end."""
         self._is_direct = True  # before the flush: no line is left between the two
         self.flush()
+        self.tell_gap()
 
     def close(self) -> None:
         """Write what waits and let go of the segment."""
         self._is_closed.set()
         self.flush()
+        self.tell_gap()
         with self._lock:
             self._let_go()
 
@@ -121,10 +141,15 @@ class SegmentWriter:
         Each line is written at once from now on: such a child often ends without a word.
         """
         self._lines.clear()
+        self.gap = None
         self._lock = threading.RLock()
         self._is_torn = False
         self._is_direct = True
         self._let_go()
+
+    def _drop(self, count: int, why: object) -> None:
+        self.dropped += count
+        self.gap = Gap.begin(count, str(why)) if self.gap is None else self.gap.grow(count)
 
     def _write(self, chunk: bytes) -> None:
         if self._fd < 0 or self._bytes >= self.retention.segment_bytes:
@@ -166,10 +191,13 @@ class SegmentWriter:
         self._is_torn = False
 
     def _run_timer(self) -> None:
-        next_prune = 0.0
+        next_prune = next_try = 0.0
         while not self._is_closed.wait(FLUSH_S):
             self.flush()
             self.also_flush()
+            if self.gap is not None and time.monotonic() >= next_try:
+                next_try = time.monotonic() + GAP_TRY_S
+                self.tell_gap()
             if time.monotonic() >= next_prune:
                 next_prune = time.monotonic() + PRUNE_S
                 with contextlib.suppress(OSError):  # tried again in a while

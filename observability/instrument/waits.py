@@ -28,6 +28,11 @@ class Waits:
         """Whether it waits now: no code of the user's has begun to work for it."""
         return self._since >= 0
 
+    @property
+    def is_for_batch(self) -> bool:
+        """Whether it waits, or waited last, for its batch."""
+        return self._for_batch
+
     def begin(self, *, for_batch: bool) -> None:
         """It waits from now on."""
         self._for_batch = for_batch

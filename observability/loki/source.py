@@ -11,7 +11,7 @@ from observability.loki.pages import Entry
 from observability.loki.recent import Recent
 from observability.trail.query import Query, Record
 from observability.trail.segments import in_order, parse_lines, time_of
-from observability.trail.source import Fresh, skipped_problem
+from observability.trail.source import Fresh, Present, skipped_problem
 
 POLL_S = 1.0
 LEAST_PAGE = 100
@@ -57,6 +57,10 @@ class LokiSource:
             if len(found) == count:
                 break
         return sorted(found, key=time_of)
+
+    def ask(self, request_id: str) -> Present | None:
+        """None: a Loki knows what was recorded only."""
+        return None
 
     def follow(self, query: Query) -> Iterator[Fresh]:
         """The wanted records that come from now on, and what went wrong meanwhile."""

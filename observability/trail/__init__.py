@@ -13,7 +13,8 @@ from observability.trail.live import Look, Row, compare
 from observability.trail.query import Query, Record, parse_time
 from observability.trail.segments import SegmentFolder
 from observability.trail.source import Source, find_request
-from observability.trail.tree import Step, assemble
+from observability.trail.step import State, Step
+from observability.trail.tree import assemble
 
 __all__ = [
     "Look",
@@ -22,6 +23,7 @@ __all__ = [
     "Row",
     "SegmentFolder",
     "Source",
+    "State",
     "Step",
     "assemble",
     "compare",

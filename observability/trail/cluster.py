@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Protocol
 
 from observability.trail.query import Query, Record, parse_time
 from observability.trail.segments import SegmentFolder, time_of
-from observability.trail.source import Fresh, Merged, Source, skipped_problem
+from observability.trail.source import Fresh, Merged, Present, Source, skipped_problem
 from observability.trail.streams import Node, NodeStreams
 
 
@@ -26,10 +26,18 @@ class Cluster:
     Args:
         here: this node's segments.
         others: the other nodes.
+        ask: asks the replicas that run what they have under way of a request; None: it is not
+            known whether any run.
     """
 
-    def __init__(self, here: SegmentFolder, others: Iterable[OtherNode] = ()) -> None:
+    def __init__(
+        self,
+        here: SegmentFolder,
+        others: Iterable[OtherNode] = (),
+        ask: Callable[[str], Present] | None = None,
+    ) -> None:
         self._here = here
+        self._ask = ask
         self._others = list(others)
         self._source = Merged((here, *self._others))
 
@@ -53,6 +61,10 @@ class Cluster:
             records = sorted([*own, *streams.take()], key=time_of)
             yield Fresh(records, tuple(streams.take_problems()))
             own.clear()
+
+    def ask(self, request_id: str) -> Present | None:
+        """What is under way of a request; None: nobody can be asked."""
+        return None if self._ask is None else self._ask(request_id)
 
     def problems(self) -> list[str]:
         """What could not be read so far, for people."""

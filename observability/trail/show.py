@@ -9,13 +9,25 @@ import click
 
 from observability.instrument.plain import one_line
 from observability.trail.query import Record
-from observability.trail.tree import Step, slow_steps, to_epoch
+from observability.trail.step import UNDER_WAY, State, Step, number, to_epoch
+from observability.trail.tree import slow_steps
 
 WORTH_MS = 1.0
 """Times below this are not worth a word."""
 
 BAR = 20
 """Width of a step's bar, characters."""
+
+_STAGES = {
+    "gate": "waits for a place at the replica (max_concurrent_queries)",
+    "thread": "waits for a handler thread",
+    "batch": "waits for its batch",
+    "run": "runs",
+    "send": "waits for its client to take the answer",
+    "queue": "waits for a free replica",
+    "sent": "sent, and not taken up yet",
+}
+"""What `stage` means, in a sentence about the step."""
 
 _COLOURS = {"DEBUG": "bright_black", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
@@ -55,8 +67,8 @@ def _show_step(step: Step, root: Step, slow: set[int], first: str, rest: str) ->
     if step.access is not None and step.access.get("exception"):
         for line in str(step.access["exception"]).splitlines():
             yield f"{inner}{click.style(one_line(line), fg='red')}"
-    for number, child in enumerate(step.children):
-        is_last = number == len(step.children) - 1
+    for index, child in enumerate(step.children):
+        is_last = index == len(step.children) - 1
         yield from _show_step(
             child,
             root,
@@ -69,16 +81,14 @@ def _show_step(step: Step, root: Step, slow: set[int], first: str, rest: str) ->
 def _show_head(step: Step, root: Step) -> str:
     access = step.access
     if access is None:
-        return click.style("lost: this step left no record (its process was killed?)", fg="red")
-    who = (
-        access.get("replica") or f"{access.get('component', '?')} {access.get('node', '')}".strip()
-    )
-    status = _clean(access.get("status", "?"))
-    offset_ms = (step.started_s - root.started_s) * 1000
-    times = f"+{offset_ms:.1f} ms"
+        return _show_unrecorded(step, root)
+    is_running = step.state is State.UNDER_WAY
+    status = "under way" if is_running else _clean(access.get("status", "?"))
+    times = _offset(step, root)
     if step.queue_ms:
         times += f"  waited {step.queue_ms:.1f} ms{_show_waits(access)}"
-    times += f"  ran {step.processing_ms:.1f} ms"
+    if step.processing_ms or not is_running:
+        times += f"  ran {step.processing_ms:.1f} ms"
     if step.send_ms >= WORTH_MS:
         times += f"  sent {step.send_ms:.1f} ms"
     if step.shift_s * 1000 >= WORTH_MS:
@@ -86,12 +96,58 @@ def _show_head(step: Step, root: Step) -> str:
     mates = access.get("batch_mates")
     if isinstance(mates, list) and mates:
         times += f"  in a batch with {', '.join(map(_clean, mates))}"
-    colour = "red" if step.is_failed else "green"
-    what = click.style(_clean(_what(access)), bold=True)
-    return (
-        f"{what}  {click.style(status, fg=colour)}  {click.style(_clean(who), fg='cyan')}  {times}"
-        f"  {_bar(step, root)}"
-    )
+    if access.get("retries") and not is_running:
+        times += f"  attempt {int(number(access, 'retries')) + 1}"
+    colour = "red" if step.is_failed else "yellow" if is_running else "green"
+    head = [click.style(_clean(_what(access)), bold=True), click.style(status, fg=colour)]
+    if who := _who(access):
+        head.append(click.style(_clean(who), fg="cyan"))
+    head.append(times)
+    if is_running:
+        head.append(f"since {_local(step.started_s)}: {_show_stage(access)}")
+    return f"{'  '.join(head)}  {_bar(step, root)}"
+
+
+def _show_unrecorded(step: Step, root: Step) -> str:
+    """The head of a step without an access record: what became of it, as far as that is known."""
+    fate, where = step.fate or {}, step.where
+    who = "" if where is None else click.style(_clean(where.replica), fg="cyan")
+    what = f"attempt {int(number(fate, 'retries')) + 1}" if step.is_attempt else "a step"
+    if step.state is State.KILLED:
+        died_by = _clean(fate.get("died_by") or "unknown")
+        how = f" with {died_by}" if died_by.startswith("exit") else f" by {died_by}"
+        how = "" if died_by == "unknown" else how
+        head = f"{click.style(what, bold=True)}  {click.style('killed', fg='red')}  {who}  "
+        times = f"{_offset(step, root)}  ran {step.processing_ms:.1f} ms  {_bar(step, root)}"
+        return head + times + click.style(f"  ✗ its process ended{how}", fg="red", bold=True)
+    where_words = f" (was at {who})" if who else ""
+    told = {
+        State.DROPPED: "not recorded: at ",
+        State.LOST: "lost: no record, no replica has it under way, died of it or dropped records",
+    }.get(step.state, "no record (yet): under way, or lost")
+    if step.state is State.DROPPED:
+        told += f"{_who(fate)} {fate.get('message', '')}"
+    return click.style(_clean(told), fg="red") + where_words
+
+
+def _who(access: Record) -> str:
+    """Where it was; "" for a call that no replica has yet."""
+    if access.get("replica"):
+        return str(access["replica"])
+    if access.get("kind") == UNDER_WAY:
+        return ""
+    return f"{access.get('component', '?')} {access.get('node', '')}".strip()
+
+
+def _offset(step: Step, root: Step) -> str:
+    return f"+{(step.started_s - root.started_s) * 1000:.1f} ms"
+
+
+def _show_stage(access: Record) -> str:
+    """What a step is at that is under way."""
+    stage = str(access.get("stage"))
+    text = _STAGES.get(stage, stage)
+    return f"{text} of {_clean(access.get('backend'))}" if stage == "queue" else text
 
 
 def _show_waits(access: Record) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from observability.fields import DROPPED_WORDS, ENDED_WORDS
 from observability.trail.query import Query, Record
 from observability.trail.segments import time_of
-from observability.trail.tree import Step, assemble
+from observability.trail.step import Step
+from observability.trail.tree import assemble
 
 
 class SourceError(Exception):
@@ -37,6 +39,19 @@ class Fresh:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What the replicas that run have under way of a request and have not written.
+
+    Attributes:
+        records: as `serve/replica/present.py` makes them.
+        silent: names of replicas that did not answer.
+    """
+
+    records: tuple[Record, ...] = ()
+    silent: tuple[str, ...] = ()
+
+
 class Place(Source, Protocol):
     """A source that the commands look at: it can be followed, too, and tells what went wrong.
 
@@ -49,6 +64,10 @@ class Place(Source, Protocol):
 
     def follow(self, query: Query) -> Iterator[Fresh]:
         """The wanted records that are written from now on, without an end."""
+        ...
+
+    def ask(self, request_id: str) -> Present | None:
+        """What is under way of a request; None: nobody can be asked here."""
         ...
 
     def problems(self) -> list[str]:
@@ -78,14 +97,38 @@ def skipped_problem(count: int) -> list[str]:
     return [f"{count} lines are no records and were left out (half-written ones, say)."]
 
 
-def find_request(source: Source, request_id: str) -> list[Step]:
+def find_request(source: Source, request_id: str, present: Present | None = None) -> list[Step]:
     """All that a source knows of one request, as trees.
 
     Args:
         source: where to look.
         request_id: the request's id, as the answer's `X-Request-ID` header has it.
+        present: what is under way of it, asked for before; None: it is not known.
 
     Returns:
         One root for each time a client used this id; none when it is not known.
     """
-    return assemble(source.read(Query(request_id=request_id)))
+    records = list(source.read(Query(request_id=request_id)))
+    is_live = present is not None and not present.silent
+    if present is not None:
+        records += present.records
+    roots = assemble(records, is_live=is_live)
+    facts = _find_facts(source, roots)
+    return assemble([*records, *facts], is_live=is_live) if facts else roots
+
+
+def find_gaps(source: Source) -> list[Record]:
+    """All records that tell of others which could not be written."""
+    return list(source.read(Query(text=DROPPED_WORDS)))
+
+
+def _find_facts(source: Source, roots: list[Step]) -> list[Record]:
+    """What may tell why steps of a request left no record."""
+    lost = [s for root in roots for s in root.walk() if s.access is None and s.fate is None]
+    replicas = {step.where.replica for step in lost if step.where is not None}
+    facts = [
+        record
+        for replica in sorted(replicas)
+        for record in source.read(Query(replica=replica, text=ENDED_WORDS))
+    ]
+    return [*facts, *find_gaps(source)] if lost else []

@@ -1,115 +1,45 @@
 """One request as a tree: which step called which, and what each said. Pure.
 
-A step is an access record. It is the child of the step whose span_id is its parent_id; what a batch
-called, of the one whose batch_span_id that is. A log record
-belongs to the step of its replica. A step whose parent left no record (the replica was killed
-before it wrote one) hangs on a step that stands for the lost one.
+A step is an access record, or what a replica tells of one that has not ended. It is the child of
+the step whose span_id is its parent_id; what a batch called, of the one whose batch_span_id that
+is. A log record belongs to the step of its process. What was said, or called, in a step that left
+no record is a step of its own; `fate.py` says what became of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 
+from observability.trail.fate import Facts, decide, hang_attempts, leave_out_told
 from observability.trail.query import Record
+from observability.trail.step import UNDER_WAY, State, Step, Where
 
 SLOW_SHARE = 0.5
 """A step that has this share of the whole time to itself stands out."""
 
 
-@dataclass
-class Step:
-    """One step of a request.
-
-    Attributes:
-        access: its access record; None: it was lost, others refer to it.
-        logs: what was said in it, in the order of time.
-        children: the steps it called, in the order of their begin.
-        shift_s: added to its times: its node's clock is at least so far behind its caller's.
-    """
-
-    access: Record | None
-    logs: list[Record] = field(default_factory=list)
-    children: list[Step] = field(default_factory=list)
-    shift_s: float = 0.0
-
-    @property
-    def started_s(self) -> float:
-        """When it began to wait, seconds since the epoch."""
-        if self.access is None:
-            times = [child.started_s for child in self.children]
-            times += [self.time_of(record) for record in self.logs]
-            return min(times)
-        return self.time_of(self.access) - self.total_ms / 1000
-
-    def time_of(self, record: Record) -> float:
-        """A record's time by the clock of who began the request, seconds since the epoch."""
-        return to_epoch(record) + self.shift_s
-
-    @property
-    def queue_ms(self) -> float:
-        """Wait before it ran, milliseconds."""
-        return _number(self.access, "queue_ms")
-
-    @property
-    def processing_ms(self) -> float:
-        """How long it ran, the steps it called included, milliseconds."""
-        return _number(self.access, "processing_ms")
-
-    @property
-    def send_ms(self) -> float:
-        """How long its answer waited for the client, milliseconds."""
-        return _number(self.access, "send_ms")
-
-    @property
-    def total_ms(self) -> float:
-        """Wait, run and send, milliseconds."""
-        return self.queue_ms + self.processing_ms + self.send_ms
-
-    @property
-    def own_ms(self) -> float:
-        """How long it ran without waiting for a step that it called, milliseconds."""
-        spans = sorted((c.started_s, c.started_s + c.total_ms / 1000) for c in self.children)
-        covered, until = 0.0, 0.0
-        for begin, end in spans:
-            covered += max(0.0, end - max(begin, until))
-            until = max(until, end)
-        return max(0.0, self.processing_ms - covered * 1000)
-
-    @property
-    def is_failed(self) -> bool:
-        """Whether it ended in an error, or left no record."""
-        return self.access is None or _number(self.access, "status") >= 400
-
-    def walk(self) -> Iterable[Step]:
-        """This step and all below it."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-
-def assemble(records: Iterable[Record]) -> list[Step]:
+def assemble(records: Iterable[Record], *, is_live: bool = False) -> list[Step]:
     """The trees of the records of one request id; two clients may have sent the same id.
 
     Args:
-        records: all that carry the id, in the order of time.
+        records: all that carry the id, in the order of time; what replicas have under way of it;
+            and those of the ends of replicas and of dropped records that may concern it.
+        is_live: whether all replicas that run were asked what they have under way.
 
     Returns:
         The steps that nobody called, in the order of their begin.
     """
-    steps: list[Step] = []
-    logs: list[Record] = []
-    for record in records:
-        if record.get("kind") == "access":
-            steps.append(Step(record))
-        else:
-            logs.append(record)
-    roots, lost = _link(steps)
+    told, present, said, facts = _sort(records, is_live)
+    steps = [Step(record) for record in told]
+    steps += [Step(r, state=State.UNDER_WAY) for r in leave_out_told(present, told)]
+    roots, orphans = _link(steps)
     for root in roots:
         _align(root)
-    roots += _hang(logs, steps, lost)
+    lost = _hang(said, steps, orphans)
+    for step in lost:
+        decide(step, facts)
+    roots += lost
+    hang_attempts(roots, lost)
     return sorted(roots, key=lambda step: step.started_s)
 
 
@@ -122,38 +52,36 @@ def slow_steps(root: Step) -> set[int]:
     return {id(s) for s in steps if max(s.own_ms, s.queue_ms) >= SLOW_SHARE * whole_ms}
 
 
-def describe(step: Step) -> dict[str, Any]:
-    """A step and all below it as plain data, for JSON."""
-    return {
-        "access": step.access,
-        "started": step.started_s,
-        "queue_ms": step.queue_ms,
-        "processing_ms": step.processing_ms,
-        "send_ms": step.send_ms,
-        "own_ms": round(step.own_ms, 3),
-        "clock_behind_ms": round(step.shift_s * 1000, 3),
-        "failed": step.is_failed,
-        "logs": step.logs,
-        "children": [describe(child) for child in step.children],
-    }
+def _sort(
+    records: Iterable[Record], is_live: bool
+) -> tuple[list[Record], list[Record], list[Record], Facts]:
+    """The access records, what is under way, what was said, and what is known beside them."""
+    told, present, said = [], [], []
+    facts = Facts(is_live=is_live)
+    for record in records:
+        if record.get("kind") == "access":
+            told.append(record)
+        elif record.get("kind") == UNDER_WAY:
+            present.append(record)
+        elif record.get("dropped"):
+            facts.gaps.append(record)
+        elif record.get("died_by") and not record.get("request_id"):
+            facts.ends.append(record)
+        else:
+            said.append(record)
+    return told, present, said, facts
 
 
-def to_epoch(record: Record) -> float:
-    """A record's time in seconds since the epoch; 0 for one that can't be read."""
-    text = str(record.get("time", ""))
-    try:
-        whole = datetime.fromisoformat(text[:19] + "+00:00").timestamp()
-        return whole + float(f"0{text[19:].rstrip('Z')}")
-    except ValueError:
-        return 0.0
+def _link(steps: list[Step]) -> tuple[list[Step], dict[str, list[Step]]]:
+    """Hang each step on the one that called it.
 
-
-def _link(steps: list[Step]) -> tuple[list[Step], dict[str, Step]]:
-    """Hang each step on the one that called it; those that nobody called, and the lost ones."""
+    Returns:
+        Those that nobody called; and those whose caller is not there, by the span that called them.
+    """
     by_span = {_name(s, "batch_span_id"): s for s in steps}
     by_span |= {_name(s, "span_id"): s for s in steps}
     by_span.pop("", None)
-    lost: dict[str, Step] = {}
+    orphans: dict[str, list[Step]] = {}
     roots = []
     for step in steps:
         parent_id = _name(step, "parent_id")
@@ -163,11 +91,8 @@ def _link(steps: list[Step]) -> tuple[list[Step], dict[str, Step]]:
         elif parent is not None:
             parent.children.append(step)
         else:
-            if parent_id not in lost:
-                lost[parent_id] = Step(None)
-                roots.append(lost[parent_id])
-            lost[parent_id].children.append(step)
-    return roots, lost
+            orphans.setdefault(parent_id, []).append(step)
+    return roots, orphans
 
 
 def _align(step: Step) -> None:
@@ -186,21 +111,55 @@ def _name(step: Step, field: str) -> str:
     return str(step.access.get(field) or "") if step.access else ""
 
 
-def _hang(logs: list[Record], steps: list[Step], lost: dict[str, Step]) -> list[Step]:
-    """Give each log record to its step; a step for what was said in one that left no record."""
-    homeless: dict[str, Step] = {}
-    for record in logs:
-        home = _find_home(record, steps) or lost.get(str(record.get("span_id", "")))
+def _hang(said: list[Record], steps: list[Step], orphans: dict[str, list[Step]]) -> list[Step]:
+    """Give each log record to its step; the steps that left no record, with what they called."""
+    lost: dict[tuple[Where | None, str], Step] = {}
+    for record in said:
+        home = None if record.get("died_by") else _find_home(record, steps)
         if home is None:
-            replica = str(record.get("replica", ""))
-            home = homeless.setdefault(replica, Step(None))
+            key = (Where.of(record), str(record.get("span_id") or ""))
+            home = lost.setdefault(key, Step(None))
+            if record.get("died_by"):
+                home.fate = record
         home.logs.append(record)
-    return list(homeless.values())
+    _join(lost)
+    by_span = {span: step for (_, span), step in lost.items() if span}
+    found = list(lost.values())
+    for span, children in orphans.items():
+        caller = by_span.get(span)
+        if caller is None:
+            caller = next((s for s in found if _may_have_called(s, children)), None)
+        if caller is None:
+            caller = Step(None)
+            found.append(caller)
+        caller.children += children
+        caller.children.sort(key=lambda child: child.started_s)
+        for child in children:
+            _align(child)
+    return found
+
+
+def _join(lost: dict[tuple[Where | None, str], Step]) -> None:
+    """A step has a span once it calls another: what it said before belongs to the same one."""
+    for where in {where for where, _ in lost}:
+        spans = [key for key in lost if key[0] == where and key[1]]
+        if len(spans) == 1 and (where, "") in lost:
+            before, step = lost.pop((where, "")), lost[spans[0]]
+            step.fate = step.fate or before.fate
+            step.logs = sorted([*step.logs, *before.logs], key=step.time_of)
+
+
+def _may_have_called(step: Step, children: list[Step]) -> bool:
+    """Whether these were called while a step ran whose end is recorded."""
+    if step.fate is None:
+        return False
+    ended_s = step.time_of(step.fate)
+    return all(step.started_s <= child.started_s <= ended_s for child in children)
 
 
 def _find_home(record: Record, steps: list[Step]) -> Step | None:
-    replica, span_id = record.get("replica"), record.get("span_id")
-    own = [s for s in steps if s.access is not None and s.access.get("replica") == replica]
+    where, span_id = Where.of(record), record.get("span_id")
+    own = [s for s in steps if s.access is not None and s.where == where]
     if len(own) > 1 and span_id:
         own = [s for s in own if s.access and s.access.get("span_id") == span_id] or own
     if len(own) > 1:  # the one that ran then, else the next one that ended
@@ -208,8 +167,3 @@ def _find_home(record: Record, steps: list[Step]) -> Step | None:
             s for s in own if s.access and s.started_s <= s.time_of(record) <= s.time_of(s.access)
         ] or own
     return own[0] if own else None
-
-
-def _number(record: Record | None, name: str) -> float:
-    value = None if record is None else record.get(name)
-    return float(value) if isinstance(value, (int, float)) else 0.0

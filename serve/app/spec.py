@@ -19,6 +19,7 @@ from serve.controller.goal import check_weights
 from serve.routes import check_route
 from serve.traffic import TrafficPolicy
 from serve.validate import (
+    NUM_CPUS,
     check_actor_options,
     check_methods,
     check_name,
@@ -87,7 +88,7 @@ class ActorOptions(BaseModel):
     # Without `object_store_memory`: Ray sets nothing aside for it any more, and warns.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    num_cpus: Amount = 1
+    num_cpus: Amount = NUM_CPUS
     """CPUs that Ray sets aside for each replica. 0: none, it always fits."""
 
     num_gpus: Amount | None = None

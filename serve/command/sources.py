@@ -14,7 +14,7 @@ from observability.trail.cluster import Cluster
 from observability.trail.command import Trail
 from observability.trail.query import Query, parse_time
 from observability.trail.segments import SegmentFolder
-from observability.trail.source import Place, SourceError
+from observability.trail.source import Place, Present, SourceError
 from serve.command.cluster import is_ray_running, reach_ray
 from serve.command.exits import fail
 
@@ -83,16 +83,17 @@ def _open_segments(address: str, folder: str | None) -> Place:
         return Cluster(_existing(Path(folder)))
     if address == "auto" and not is_ray_running():
         click.echo("No Ray runs on this machine: this is its last session.", err=True)
-        return Cluster(_existing(last_session_folder()))
+        return Cluster(_existing(last_session_folder()), ask=lambda _: Present())
     try:
         reach_ray(address)
     except ConnectionError as error:
         fail(f"No Ray cluster found at '{address}' ({error}). --folder reads segments without Ray.")
 
     from observability.trail.nodes import cluster_folders
+    from serve.command.present import ask_replicas
 
     here, others = cluster_folders()
-    return Cluster(here, others)
+    return Cluster(here, others, ask_replicas)
 
 
 def _existing(path: Path) -> SegmentFolder:

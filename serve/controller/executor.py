@@ -18,9 +18,9 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from observability.instrument.supervision import keep_running
+from serve.actor_options import ingress_options, replica_options
 from serve.config import BackendConfig
 from serve.controller.goal import BackendGoal, Goal
 from serve.controller.health import CheckReplica, RestartReplica
@@ -42,16 +42,11 @@ from serve.replica.spec import Failed, Ready, ReplicaSpec
 
 logger = logging.getLogger("ray.serve")
 
-ACTOR_CONCURRENCY = 100_000
-"""Ray's own limit is out of the way: the replica's gate holds the limit the user set."""
-
 TENDING = "tending of an actor"
 ACTION = "action of the controller"
 
 INGRESS_ACK_S = 5.0
 STOP_S = 10.0
-
-_FOREVER = {"lifetime": "detached", "max_restarts": -1, "max_task_retries": -1}
 
 
 class Executor:
@@ -189,13 +184,7 @@ class Executor:
         try:
             actor = (
                 _replica_class(backend.traits.name)
-                .options(
-                    name=name,
-                    namespace=NAMESPACE,
-                    max_concurrency=ACTOR_CONCURRENCY,
-                    **_FOREVER,
-                    **backend.actor_options,
-                )
+                .options(**replica_options(name, backend.actor_options))
                 .remote(spec)
             )
         except Exception as error:  # noqa: BLE001 - Ray refuses some options only here, in many ways
@@ -359,14 +348,7 @@ class Executor:
         self._world.set_ingress(IngressView(node_id))
         actor = (
             _ingress_class()
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                num_cpus=0,
-                max_concurrency=1000,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-                **_FOREVER,
-            )
+            .options(**ingress_options(name, node_id))
             .remote(
                 self._controller_name,
                 node_id,
@@ -455,9 +437,10 @@ def _replica_class(name: str) -> Any:
 
     One for all replicas: Ray exports each class that it is given, and keeps it until it ends.
     """
-    from serve.replica.actor import ReplicaActor  # see _ingress_class
+    from serve.replica.actor import LOOKING, ReplicaActor  # see _ingress_class
 
-    return ray.remote(type(f"RayServeReplica_{name}", (ReplicaActor,), {}))
+    made = type(f"RayServeReplica_{name}", (ReplicaActor,), {})
+    return ray.remote(concurrency_groups={LOOKING: 1})(made)
 
 
 async def _quietly(reference: Any, timeout_s: float) -> None:

@@ -53,6 +53,15 @@ class EndpointGoal:
     policy: TrafficPolicy
     change_id: str = ""
 
+    def describe(self) -> dict[str, Any]:
+        """As the API tells of it: `{"route", "methods", "traffic", "shadows"}`."""
+        return {
+            "route": self.route,
+            "methods": list(self.methods),
+            "traffic": dict(self.policy.weights),
+            "shadows": dict(self.policy.shadows),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
@@ -134,6 +143,17 @@ def without_secrets(goal: Goal) -> Goal:
     return replace(goal, http=http, secret=b"", tracing={}, changes={})
 
 
+def find_backend(goal: Goal, tag: str) -> BackendGoal:
+    """One of the goal's backends. ValueError when it is unknown."""
+    backend = goal.backends.get(tag)
+    if backend is None:
+        raise ValueError(
+            f"Backend {tag} is not registered. Registered: {_names(goal.backends)}. "
+            f"Create it with serve.create_backend({tag!r}, ...)."
+        )
+    return backend
+
+
 def create_backend(goal: Goal, backend: BackendGoal) -> Goal:
     """The goal with a new backend. ValueError when the tag is taken."""
     existing = goal.backends.get(backend.tag)
@@ -159,7 +179,7 @@ def mark_asgi(goal: Goal, tag: str) -> Goal:
 
 def update_backend(goal: Goal, tag: str, change: BackendConfig) -> Goal:
     """The goal with a backend's fields changed. ValueError: unknown backend or a bad mix."""
-    backend = _backend(goal, tag)
+    backend = find_backend(goal, tag)
     config = backend.config.merge(change).resolve(backend.traits)
     check_config(tag, config, backend.traits)
     updated = replace(backend, config=config, version=backend.version + 1)
@@ -264,16 +284,6 @@ def check_config(tag: str, config: BackendConfig, traits: Traits) -> None:
 def _with_policy(goal: Goal, endpoint: EndpointGoal, policy: TrafficPolicy) -> Goal:
     changed = replace(endpoint, policy=policy)
     return replace(goal, endpoints={**goal.endpoints, endpoint.name: changed})
-
-
-def _backend(goal: Goal, tag: str) -> BackendGoal:
-    backend = goal.backends.get(tag)
-    if backend is None:
-        raise ValueError(
-            f"Backend {tag} is not registered. Registered: {_names(goal.backends)}. "
-            f"Create it with serve.create_backend({tag!r}, ...)."
-        )
-    return backend
 
 
 def _endpoint(goal: Goal, name: str, attempt: str) -> EndpointGoal:

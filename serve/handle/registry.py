@@ -22,6 +22,7 @@ from observability.instrument.supervision import keep_running, watch_task
 from observability.instrument.tracing import start_tracing
 from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.actors import ActorRouter
+from serve.handle.replicas import PendingCall
 from serve.handle.router import Router
 from serve.ids import NAMESPACE
 from serve.records import EndpointTargets, ReplicaAddress, endpoint_key
@@ -184,6 +185,12 @@ class Registry:
                 family.add((tag, endpoint), float(count))
         return [family, *self._watcher.families()]
 
+    def calls_under_way(self) -> list[PendingCall]:
+        """The direct calls of this process that no replica has answered. From any thread."""
+        with self._lock:
+            routers = [r for loop in self._loops.values() for r in loop.by_endpoint.values()]
+        return [pending for router in routers for pending in router.calls_under_way()]
+
     def close(self) -> None:
         """Stop listening and close the connections of the shared loop."""
         self.is_closed = True
@@ -270,6 +277,12 @@ _opening: dict[str, concurrent.futures.Future[Registry]] = {}
 """This process's registries, by controller; a future is there from the first who asks on."""
 
 _lock = threading.Lock()
+
+
+def calls_under_way() -> list[PendingCall]:
+    """The direct calls of this process that no replica has answered. From any thread."""
+    known = filter(None, map(find_registry, list(_opening)))
+    return [pending for registry in known for pending in registry.calls_under_way()]
 
 
 def open_registry(controller_name: str) -> concurrent.futures.Future[Registry]:

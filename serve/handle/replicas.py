@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from observability.instrument.supervision import keep_running, watch_task
+from serve.call import Call
 from serve.errors import RayServeException, ReplicaUnavailableError
 from serve.handle.policy import RoundRobin, queue_full_error, queue_timeout_error
 from serve.handle.untold import Reason, keeps_records, tell_call
@@ -27,6 +28,9 @@ SETTLING = "records of calls whose connection was lost"
 
 Connect = Callable[[ReplicaAddress], Awaitable[Connection]]
 Rehome = Callable[[CallFuture], None]
+
+PendingCall = tuple[Call, str, str]
+"""A call, the backend it is for, and the replica that has it; "": it waits for a free one."""
 
 
 class Slot:
@@ -67,6 +71,16 @@ class Replicas:
     def waiting(self) -> int:
         """Calls that wait for a free replica."""
         return len(self._queue)
+
+    def calls_under_way(self) -> list[PendingCall]:
+        """The calls that no replica has answered. From any thread."""
+        waiting = [(call, "") for call in list(self._queue)]
+        for slot in list(self._slots):
+            if (connection := slot.connection) is not None:
+                sent = list(connection.unanswered.values())
+                waiting += [(call, slot.address.replica_tag) for call in sent]
+        tag = self._targets.backend_tag
+        return [(Call(*c.message), tag, replica) for c, replica in waiting if not c.done()]
 
     def update(self, targets: BackendTargets) -> None:
         """Take the backend as published now. Replicas that left finish what they have."""
@@ -190,7 +204,8 @@ class Replicas:
         finally:  # also when the loop ends meanwhile
             for call in calls if not is_alive else ():
                 reason = Reason.CALLER_GONE if call.cancelled() else Reason.REPLICA_DIED
-                tell_call(call.message, self._targets.backend_tag, reason)
+                tag = self._targets.backend_tag
+                tell_call(call.message, tag, reason, replica=address.replica_tag)
 
     def _free_connection(self) -> Connection | None:
         slot = self._turns.take(self._slots, self._has_room)

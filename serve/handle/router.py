@@ -7,7 +7,7 @@ from collections import deque
 
 from serve.call import Call
 from serve.errors import RayServeException
-from serve.handle.replicas import Connect, Replicas
+from serve.handle.replicas import Connect, PendingCall, Replicas
 from serve.handle.untold import Reason, tell_call
 from serve.records import EndpointTargets
 from serve.traffic import choose_backend, choose_shadows, split_number
@@ -82,6 +82,11 @@ class Router:
     def waiting(self) -> dict[str, int]:
         """Calls that wait for a free replica, by backend tag. From any thread."""
         return {tag: replicas.waiting for tag, replicas in list(self._backends.items())}
+
+    def calls_under_way(self) -> list[PendingCall]:
+        """The calls that no replica has answered. From any thread."""
+        backends = list(self._backends.values())
+        return [pending for replicas in backends for pending in replicas.calls_under_way()]
 
     def close(self) -> None:
         """Close every connection; calls in flight fail."""

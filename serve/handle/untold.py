@@ -30,8 +30,9 @@ class Reason(Enum):
     NO_CONTROLLER = ("no_controller", 503)
 
 
-Record = Callable[[Call, str, str, Reason], None]
-"""Takes a call, its way, the backend it was for ("": none was chosen) and the reason."""
+Record = Callable[[Call, str, str, Reason, str], None]
+"""Takes a call, its way, the backend it was for ("": none was chosen), the reason, and the replica
+that it was lost with ("": none had it)."""
 
 _record: Record | None = None
 
@@ -47,7 +48,9 @@ def keeps_records() -> bool:
     return _record is not None
 
 
-def tell_call(message: tuple[Any, ...], backend: str, reason: Reason, way: str = "call") -> None:
+def tell_call(
+    message: tuple[Any, ...], backend: str, reason: Reason, way: str = "call", replica: str = ""
+) -> None:
     """A call ended, and no replica knows. From any thread.
 
     Args:
@@ -55,7 +58,8 @@ def tell_call(message: tuple[Any, ...], backend: str, reason: Reason, way: str =
         backend: tag of the backend it was for; "" when none was chosen.
         reason: why.
         way: `call` or `remote`.
+        replica: tag of the replica that it was lost with; "": none had it.
     """
     if _record is not None:
         call = Call(*message)
-        _record(call, WAY_OF_SHADOWS if call.is_shadow else way, backend, reason)
+        _record(call, WAY_OF_SHADOWS if call.is_shadow else way, backend, reason, replica)

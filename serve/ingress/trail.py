@@ -59,6 +59,7 @@ class IngressRecords:
         fields = {**static, **config.extra_fields}
         self._access = AccessLog(writer, fields)
         self._strays = SegmentWriter(folder, f"ingress_{node}_strays", stray_retention(config))
+        self._strays.encode_gap = writer.encode_gap
         self._strays.start()
         self._stray_access = AccessLog(self._strays, fields)
         self._sampler = StraySampler(time.monotonic)

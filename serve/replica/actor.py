@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
+LOOKING = "look"
+"""Concurrency group of what is answered on another loop: the replica's may be blocked."""
+
 ENDING = "end of the replica"
 OTHERS = "watch for the other replicas"
 OWNER = "watch for the controller's end"
@@ -128,7 +131,11 @@ class ReplicaActor:
         call = unpack_call(packed, *rest)
         try:
             return await self._replica.execute(call, "remote"), None
-        except Exception:
+        except Exception as error:
+            from serve.replica.failures import sign_failure
+
+            tag = self._replica.spec.replica_tag
+            sign_failure(error, tag, f"{call.endpoint}.{call.method}")
             raise
         except BaseException as error:
             from serve.replica.failures import is_stopped
@@ -158,6 +165,13 @@ class ReplicaActor:
     async def numbers(self) -> list[Snapshot]:
         """This process's metrics as they are now."""
         return process_numbers.snapshot()
+
+    @ray.method(concurrency_group=LOOKING)  # type: ignore[untyped-decorator]
+    async def under_way(self, request_id: str) -> list[dict[str, Any]]:
+        """What it has under way of a request; see `present.describe_present`."""
+        from serve.replica.present import describe_present
+
+        return describe_present(request_id, self._records.static, self._records.writer)
 
     async def drain(self, wait_loop_s: float, timeout_s: float) -> bool:
         """Let calls finish; whether all did in time. The controller ends the process afterwards."""

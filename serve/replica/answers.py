@@ -6,6 +6,7 @@ indented by 2. (Ray Serve 1.3.0, `serve/http_util.py`.)
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterable
@@ -19,11 +20,17 @@ JSON = b"application/json"
 
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_MAX_NAMES = 1000
-_names: dict[bytes, bool] = {}
-"""Names of headers that were seen to be well-formed, and whether they tell the answer's length."""
-
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_MAX_NAMES = 1000
+_LENGTH, _CODING, _CONNECTION = b"content-length", b"transfer-encoding", b"connection"
+_names: dict[bytes, tuple[bytes, bytes]] = {}
+"""Of names that were seen to be well-formed: how a line with them begins, and the name in lower
+case where it says how the answer is sent, else b""."""
+
+_status_lines = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, http.client.responses.get(status, "").encode())
+    for status in range(200, 600)
+}
 
 
 class BadAnswerError(RayServeException):
@@ -42,45 +49,72 @@ def encode_answer(value: object) -> tuple[bytes, bytes]:
 
 
 def check_head(status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse an answer's head that is no HTTP.
+    """Refuse an answer's head that is no HTTP: BadAnswerError, as `encode_head`."""
+    encode_head(status, headers)
 
-    Found out by the server it would be too late: HAProxy takes an answer that never began for a
-    replica that died, and sends the request again.
+
+def encode_head(
+    status: Any, headers: Iterable[tuple[bytes, bytes]]
+) -> tuple[bytes, int, bool, bool]:
+    """An answer's head for the wire, checked.
+
+    Found out by HAProxy it would be too late: it takes an answer that never began for a replica
+    that died.
+
+    Args:
+        status: 200 to 599.
+        headers: (name, value); names are sent in lower case.
+
+    Returns:
+        (status line and header lines, content-length or -1, whether they say that it is chunked,
+        and that the connection ends with it). Of a length and chunks, what comes first counts.
 
     Raises:
         BadAnswerError: names the header, or the status.
     """
-    if not isinstance(status, int) or not 200 <= status <= 599:
+    line = _status_lines.get(status) if isinstance(status, int) else None
+    if line is None:
         raise BadAnswerError(f"The answer has the status {status!r}. Expected 200 to 599.")
-    length = None
+    length, is_chunked, closes = -1, False, False
+    pieces = [line]
     for name, value in headers:
-        is_length = _names.get(name)
-        if is_length is None:
-            is_length = _check_name(name)
-        if not isinstance(value, bytes) or (_CONTROL.search(value) and not is_length):
+        start, role = _names.get(name) or _look_at(name)
+        if not isinstance(value, bytes) or (_CONTROL.search(value) and role != _LENGTH):
             raise BadAnswerError(
                 f"The answer's header {name.decode()!r} has the value {value!r}. Expected bytes "
                 "without control characters. Quote what comes from outside."
             )
-        if is_length:
-            if not value.isdigit() or length not in (None, value):
-                raise BadAnswerError(
-                    f"The answer's header 'content-length' is {value!r}"
-                    f"{'' if length is None else f', and {length!r} before'}. Expected one number."
-                )
-            length = value
+        if role:
+            if role == _LENGTH:
+                length = _read_length(value, length)
+            elif role == _CODING:
+                is_chunked = is_chunked or (length < 0 and value.lower() == b"chunked")
+            else:
+                closes = closes or b"close" in value.lower().replace(b" ", b"").split(b",")
+        pieces += (start, value, b"\r\n")
+    return b"".join(pieces), -1 if is_chunked else length, is_chunked, closes
 
 
-def _check_name(name: object) -> bool:
-    """Whether a header of that name is the answer's length; remembered. BadAnswerError: no name."""
+def _read_length(value: bytes, before: int) -> int:
+    if not value.isdigit() or before not in (-1, int(value)):
+        raise BadAnswerError(
+            f"The answer's header 'content-length' is {value!r}"
+            f"{'' if before < 0 else f', and {before} before'}. Expected one number."
+        )
+    return int(value)
+
+
+def _look_at(name: object) -> tuple[bytes, bytes]:
+    """What `_names` has of a name; remembered. BadAnswerError: it is none."""
     if not isinstance(name, bytes) or not _TOKEN.fullmatch(name):
         raise BadAnswerError(
             f"The answer has a header named {name!r}. Expected bytes: letters, digits and -."
         )
-    is_length = name.lower() == b"content-length"
+    lower = name.lower()
+    known = lower + b": ", lower if lower in (_LENGTH, _CODING, _CONNECTION) else b""
     if len(_names) < _MAX_NAMES:
-        _names[name] = is_length
-    return is_length
+        _names[name] = known
+    return known
 
 
 def _encode_other(value: Any) -> Any:

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from serve import errors
-from serve.replica.protocol import ClientDisconnected
-from serve.transport.failures import remote_error_of
+from serve.replica.uvicorn_internals import ClientDisconnected
+from serve.transport.failures import Origin, RemoteError, mark_raised, remote_error_of
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
@@ -60,6 +60,31 @@ def describe_failure(error: BaseException) -> str:
     return "".join(parts).rstrip()
 
 
+def sign_failure(error: Exception, replica: str, call: str) -> None:
+    """Have an exception that Ray carries to its caller tell who raised it first.
+
+    Args:
+        error: what the handler raised.
+        replica: this replica's tag.
+        call: endpoint and method that were called.
+    """
+    told = remote_error_of(error)
+    if told is None:
+        told = RemoteError(error, describe_failure(error), Origin(replica, os.getpid()), call)
+    mark_raised(told)
+
+
+def trace_failure(error: BaseException) -> str:
+    """The traceback for a record; "" for what a call raised and nobody else touched.
+
+    The replica that raised it has that in its own record, and there is one traceback of a failure:
+    `describe_error` names the call, and the line that made it.
+    """
+    is_another = remote_error_of(error) is not None
+    is_alone = error.__cause__ is None and (error.__suppress_context__ or not error.__context__)
+    return "" if is_another and is_alone else describe_failure(error)
+
+
 def _describe_alone(error: BaseException) -> str:
     step = error.__traceback__
     while step is not None and step.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
@@ -87,9 +112,14 @@ def _summarize(error: BaseException) -> str:
 
 
 def log_failure(logger: logging.Logger, message: str, error: BaseException) -> None:
-    """Log an ERROR with the steps of the user's code, and of its libraries, not of the server."""
-    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (message,), None)
-    record.exc_text = describe_failure(error)
+    """Log an ERROR with the steps of the user's code, and of its libraries, not of the server.
+
+    Of what a call raised, the call that failed: its replica tells the steps.
+    """
+    trace = trace_failure(error)
+    text = message if trace else f"{message}: {describe_error(error)}"
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (text,), None)
+    record.exc_text = trace or None
     logger.handle(record)
 
 

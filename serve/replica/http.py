@@ -127,10 +127,13 @@ class HTTPEntry:
         try:
             await self._gate.wait()
         except QueueTimeoutError as error:
-            reply.visit.error = "queue_timeout"
-            await reply.refuse(503, str(error))
+            await self._refuse_busy(reply, error)
             return False
         return True
+
+    async def _refuse_busy(self, reply: Reply, error: QueueTimeoutError) -> None:
+        reply.visit.error = "queue_timeout"
+        await reply.refuse(503, str(error))
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         if self._user.asgi_app is None:
@@ -157,7 +160,7 @@ class HTTPEntry:
     async def _serve_http(
         self, scope: Scope, receive: Receive, reply: Reply, headers: dict[bytes, bytes]
     ) -> None:
-        inbox = reply.inbox = Inbox(receive, asyncio.current_task(), self._watch)
+        inbox = reply.inbox = Inbox(receive, asyncio.current_task(self._loop), self._watch)
         receive = inbox.receive
         try:
             if _SHADOW_HEADER in headers:
@@ -174,8 +177,7 @@ class HTTPEntry:
             if is_stopped(error):
                 raise
             if isinstance(error, QueueTimeoutError) and reply.visit.is_waiting:
-                reply.visit.error = "queue_timeout"
-                await reply.refuse(503, str(error))
+                await self._refuse_busy(reply, error)
                 return
             await self._fail(scope, reply, error)
             if not reply.is_whole:
@@ -190,15 +192,13 @@ class HTTPEntry:
         visit = reply.visit
         if reply.is_whole and (visit.is_ended or visit.status < 500):
             log_failure(logger, f"{what} after its answer", error)  # a background task, say
-            return
+            return  # else Starlette has answered 500, and raises on
         visit.error, visit.failure = describe_error(error), error
-        if reply.is_whole:  # Starlette answers 500, and raises on
-            log_failure(logger, what, error)
-        elif reply.is_started:
+        if reply.is_started and not reply.is_whole:
             visit.error += f" (after {visit.bytes_out} bytes of the answer)"
-            log_failure(logger, f"{what} after {visit.bytes_out} bytes of its answer", error)
-        else:
-            log_failure(logger, what, error)
+            what += f" after {visit.bytes_out} bytes of its answer"
+        log_failure(logger, what, error)
+        if not reply.is_started:
             await reply.refuse(500, "Internal Server Error")
 
     async def _run_handler(self, scope: Scope, receive: Receive, send: Send) -> None:

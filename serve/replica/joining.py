@@ -36,6 +36,7 @@ class JoiningTransport:
         self._before_write = before_write
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
+        self._closes = False
 
     def write(self, data: bytes) -> None:
         """Send, with what else is written meanwhile."""
@@ -60,12 +61,14 @@ class JoiningTransport:
 
     def is_closing(self) -> bool:
         """Whether it is closed or being closed."""
-        return self._transport.is_closing()
+        return self._closes or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close once all is sent."""
-        self._flush()
-        self._transport.close()
+        """Close once all is sent: not sooner, as an application may answer and raise on."""
+        if self._unsent:
+            self._closes = True
+        else:
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -76,3 +79,5 @@ class JoiningTransport:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._before_write(len(data))
             self._transport.write(data)
+        if self._closes:
+            self._transport.close()

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
+
 from observability import catalog
 from observability.catalog import Metric
 from observability.fields import Component
@@ -16,7 +18,26 @@ HTTP_WAYS = frozenset({"http", "websocket"})
 SHADOW = "shadow"
 
 STAGES = ("sender", "replica", "batch", "run", "send")
-Stages = tuple[float, float, float, float]
+
+
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """Where a request's time went, milliseconds.
+
+    Attributes:
+        queue: all waits before the handler ran: the sum of sender, replica and batch.
+        processing: the handler's.
+        sender: from its sending to its arrival here.
+        replica: wait here, for a place and a thread.
+        batch: wait for its batch.
+        send: wait for the client to take the answer.
+    """
+
+    queue: float
+    processing: float
+    sender: float = 0.0
+    replica: float = 0.0
+    batch: float = 0.0
+    send: float = 0.0
 
 
 class ReplicaMetrics:
@@ -55,10 +76,8 @@ class ReplicaMetrics:
         route: str,
         way: str,
         status: int,
-        queue_ms: float,
-        processing_ms: float,
+        times: Times,
         batch_size: int = 1,
-        stages: Stages = (0.0, 0.0, 0.0, 0.0),
     ) -> None:
         """A request ended. On the replica's loop only.
 
@@ -67,28 +86,25 @@ class ReplicaMetrics:
             route: its route; "" for calls.
             way: `http`, `websocket`, `call`, `remote` or `shadow`.
             status: HTTP status, or what HTTP would say.
-            queue_ms: all waits before the handler ran, milliseconds.
-            processing_ms: the handler's time, milliseconds.
+            times: where its time went.
             batch_size: requests of the batch it was in.
-            stages: times at the sender, waiting here, waiting for the batch, and sending, ms.
         """
         key = (endpoint, route, way, status)
         ended = self._ended.get(key)
         if ended is None:
             ended = self._ended[key] = Buckets(catalog.LATENCY_BUCKETS_MS)
-        sender, here, in_batch, sending = stages
-        ended.add(queue_ms + processing_ms + sending)
-        own = self._stages
-        own[0] += sender
-        own[1] += here
-        own[2] += in_batch
-        own[3] += processing_ms
-        own[4] += sending
-        self._queuing.add(queue_ms)
+        ended.add(times.queue + times.processing + times.send)
+        self._queuing.add(times.queue)
+        stages = self._stages
+        stages[0] += times.sender
+        stages[1] += times.replica
+        stages[2] += times.batch
+        stages[3] += times.processing
+        stages[4] += times.send
         buckets = self._processing.get(batch_size)
         if buckets is None:
             buckets = self._processing[batch_size] = Buckets(catalog.LATENCY_BUCKETS_MS)
-        buckets.add(processing_ms)
+        buckets.add(times.processing)
 
     def count_untold(
         self, endpoint: str, backend: str, way: str, status: int, *, was_sent: bool

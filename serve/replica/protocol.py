@@ -12,24 +12,20 @@ import hmac
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from starlette.types import Receive, Scope, Send
 
-from observability.instrument.foreign import missing
 from serve.ingress_token import TOKEN_HEADER
+from serve.replica.cycle import MALFORMED, ReplicaCycle
 from serve.replica.joining import JoiningTransport
 from serve.replica.sidecar.client import Line, SidecarClient
-
-try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    from uvicorn.protocols.utils import ClientDisconnected as ClientDisconnected
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-except ImportError as gone:
-    name = str(gone).split("'")[1]  # cannot import name '...' from '...'
-    raise missing("uvicorn", f"{gone.name}.{name}", "answer HTTP requests") from gone
-
-MALFORMED = "serve_is_malformed"
-"""Key of a request's scope: its body could not be parsed, and it was answered 400."""
+from serve.replica.uvicorn_internals import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    WebSocketsSansIOProtocol,
+)
 
 _HEADER = TOKEN_HEADER.lower().encode()
 _BODY_HEADERS = frozenset({b"transfer-encoding", b"content-length"})
@@ -88,7 +84,14 @@ class ReplicaProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes came (asyncio)."""
         self._received = data
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade:
+            if self._is_websocket:
+                self.handle_websocket_upgrade()
+        self._received = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed (asyncio)."""
@@ -104,10 +107,12 @@ class ReplicaProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins (httptools)."""
         self._is_in_head = True
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
-        """The head is whole (httptools)."""
+        """The head is whole (httptools). uvicorn's, with a cycle of ours."""
         self._is_in_head = False
         if self._take_token():
             self.app = self.config.loaded_app
@@ -115,13 +120,59 @@ class ReplicaProtocol(HttpToolsProtocol):
                 self._line.begin(self._received)
         else:
             self.app = _refuse
-        asks_for_other = self.parser.should_upgrade()
+        parser = self.parser
+        version = parser.get_http_version()
+        asks_for_other = parser.should_upgrade()
         self._is_websocket = asks_for_other and self._is_handshake()
-        super().on_headers_complete()
-        if asks_for_other and not self._is_websocket:
-            # The parser takes what follows for another protocol: no second request can.
-            self.cycle.keep_alive = False
-        self.headers = []  # the scope has the head's; trailers go here, where nobody looks
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": "http",
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        self.headers = []  # trailers go here, where nobody looks
+        if not self._is_websocket:  # else `handle_websocket_upgrade` is next
+            # After what the parser takes for another protocol no second request can be read.
+            keep_alive = not asks_for_other and version != "1.0" and parser.should_keep_alive()
+            self._enter(keep_alive=keep_alive)
+
+    def _enter(self, *, keep_alive: bool) -> None:
+        """Run the request, after those that came before it on its connection."""
+        before = self.cycle
+        cycle = self.cycle = ReplicaCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def send_400_response(self, msg: str) -> None:
         """The parser gave up: before a request, of which the ingress then tells, or within one."""
@@ -137,19 +188,33 @@ class ReplicaProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def on_response_complete(self) -> None:
-        """The answer is written (uvicorn)."""
-        if self._line is not None and not self.transport.has_unsent:  # type: ignore[attr-defined]
-            self._line.end()
-        super().on_response_complete()
+        """The answer is written (uvicorn).
+
+        An idle connection is kept: if this end closed it, a request could meet a closing one.
+        """
+        transport = self.transport
+        if self._line is not None and not transport.has_unsent:  # type: ignore[attr-defined]
+            self._line.end(0)
+        self.server_state.total_requests += 1
+        if transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start(*self.pipeline.pop())
 
     def _before_sending(self, size: int) -> None:
         self._before_write()
-        if (line := self._line) is not None:
-            cycle = self.cycle
-            if cycle is None or cycle.response_started:  # a WebSocket's handshake has no cycle
-                line.send(size, is_whole=cycle is not None and cycle.response_complete)
-            else:
-                line.send_before(size)  # "100 Continue"
+        line, cycle = self._line, self.cycle
+        if line is None:
+            return
+        if cycle is None:  # a WebSocket's handshake
+            line.send(size)
+        elif cycle.response_complete:
+            line.end(size)
+        elif cycle.response_started:
+            line.send(size)
+        else:
+            line.send_before(size)  # "100 Continue"
 
     def _should_upgrade(self) -> bool:
         return self._is_websocket

@@ -27,6 +27,7 @@ class ReplicaRecords:
     Attributes:
         static: fields of all records of this process.
         folder: of the segments.
+        writer: writes them.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ReplicaRecords:
             "pid": os.getpid(),
         }
         self.folder = folder
-        writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
+        self.writer = writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
         self._capture = install(writer, static, config, streams=True)
         self._stop_carrying = carry_into_threads()
         self.metrics = ReplicaMetrics(backend_tag, replica_tag, lambda: self._capture.counts)

@@ -13,7 +13,6 @@ from starlette.types import Message
 from observability.instrument import tracing
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext, request_context
-from observability.instrument.supervision import keep_running
 from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.config import BackendConfig
@@ -29,8 +28,8 @@ from serve.replica.lifespan import Lifespan
 from serve.replica.loopwatch import LoopWatch
 from serve.replica.records import ReplicaRecords
 from serve.replica.server import HTTPServer
-from serve.replica.sidecar.client import SIDECAR, SidecarClient, is_supported
-from serve.replica.sidecar.ending import Settings
+from serve.replica.sidecar.client import SidecarClient, is_supported
+from serve.replica.sidecar.verdict import Settings
 from serve.replica.spec import ReplicaSpec
 from serve.replica.threads import ContextExecutor, HandlerThreads
 from serve.replica.visit import Visit
@@ -85,7 +84,6 @@ class Replica:
         self._calls: CallServer
         self._lifespan: Lifespan | None = None
         self._sidecar: SidecarClient | None = None
-        self._sidecar_task: asyncio.Task[None] | None = None
         records.metrics.read_load = self._read_load
         self._loop_watch = LoopWatch(records.metrics)
 
@@ -102,6 +100,25 @@ class Replica:
         )
         executor = ContextExecutor(thread_name_prefix="asyncio")
         asyncio.get_running_loop().set_default_executor(executor)
+        if is_supported():  # at once: it tells how the process ended if the constructor does that
+            told = (spec.config.retries, self._records.folder, self._records.static)
+            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
+            self._sidecar = SidecarClient(settings)
+            self._sidecar.start()
+        try:
+            await self._build()
+        except BaseException:
+            if self._sidecar is not None:
+                self._sidecar.stop()  # the error tells it
+            raise
+        if self._sidecar is not None:
+            await self._sidecar.wait_until_up()
+        self._loop_watch.start()
+        return await self._listen()
+
+    async def _build(self) -> None:
+        """Make the callable, and start its application."""
+        spec = self.spec
         definition = Definition.unpack(spec.definition)
         # Looked at anew: what an import path names was not known before.
         traits = definition.inspect()
@@ -113,14 +130,6 @@ class Replica:
         if self._user.asgi_app is not None:
             self._lifespan = Lifespan(self._user.asgi_app)
             await self._lifespan.start()
-        if is_supported():
-            told = (spec.config.retries, self._records.folder, self._records.static)
-            settings = Settings(spec.backend_tag, spec.replica_tag, *told, self._registry)
-            self._sidecar = SidecarClient(settings)
-            keeping = keep_running(SIDECAR, self._sidecar.keep)
-            self._sidecar_task = asyncio.get_running_loop().create_task(keeping)
-        self._loop_watch.start()
-        return await self._listen()
 
     async def execute(self, call: Call, way: str) -> Any:
         """Run one call that came through a handle. Raises what the user's code raises.
@@ -219,9 +228,8 @@ class Replica:
         self._loop_watch.stop()
         await self._calls.close()
         await self._http.stop(CLOSE_GRACE_S)
-        if self._sidecar is not None and self._sidecar_task is not None:
+        if self._sidecar is not None:
             self._sidecar.stop()
-            self._sidecar_task.cancel()
         if self._lifespan is not None:
             await self._lifespan.stop()
         self._user.discard()
@@ -242,15 +250,9 @@ class Replica:
     async def _listen(self) -> ReplicaAddress:
         spec = self.spec
         host = self._host if spec.is_exposed else LOOPBACK
-        tags = (spec.backend_tag, spec.replica_tag)
         entry = HTTPEntry(
-            self._user,
-            self._gate,
-            tags,
-            spec.middlewares,
-            self._shadow,
-            self._trail,
-            spec.request_timeout_s,
+            *(self._user, self._gate, (spec.backend_tag, spec.replica_tag), spec.middlewares),
+            *(self._shadow, self._trail, spec.request_timeout_s),
         )
         flush = self._trail.flush
         token = make_ingress_token(spec.secret)

@@ -9,8 +9,9 @@ from starlette.types import Message, Scope, Send
 
 from observability.instrument.access import CALLER_GONE
 from serve.replica.answers import check_head
+from serve.replica.cycle import MALFORMED, has_left
 from serve.replica.inbox import Inbox
-from serve.replica.protocol import MALFORMED, ClientDisconnected
+from serve.replica.uvicorn_internals import ClientDisconnected
 from serve.replica.visit import Visit
 
 Headers = list[tuple[bytes, bytes]]
@@ -43,6 +44,7 @@ class Reply:
 
     __slots__ = (
         "_hold",
+        "_is_stream",
         "_scope",
         "_send",
         "_tag_headers",
@@ -69,7 +71,7 @@ class Reply:
         self._hold = hold
         self._timeout_s = timeout_s
         self.inbox: Inbox | None = None
-        self.is_started = self.is_whole = False
+        self.is_started = self.is_whole = self._is_stream = False
 
     async def send(self, message: Message) -> None:
         """Send one message on. With the last one the inbox is closed, and the visit ends.
@@ -77,28 +79,50 @@ class Reply:
         A background task of the answer outlives its client.
         """
         kind = message["type"]
-        if kind == "websocket.close" and not self.is_started:
-            await self._answer(_FORBIDDEN, [], b"")  # what ASGI's servers do, and with the tags
-            return
         if kind in _BODIES:
             await self._send_body(message)
-            return
-        if kind in _STARTS:
-            headers = list(message.get("headers", ()))
+        elif kind in _STARTS:
+            await self._start(message)
+        elif kind == "websocket.close" and not self.is_started:
+            await self._answer(_FORBIDDEN, [], b"")  # what ASGI's servers do, and with the tags
+        else:
+            if kind == "websocket.send":
+                size = len(message.get("bytes") or message.get("text") or "")
+                self.visit.bytes_out += size
+            await self._pass_on(message)
+            if kind == "websocket.close":
+                self.visit.close_code = message.get("code", 1000)
+
+    async def _start(self, message: Message) -> None:
+        headers = [*message.get("headers", ()), *self._tag_headers]
+        if self.inbox is None:  # uvicorn's WebSockets do not look
             check_head(message.get("status", 200), headers)
-            headers += self._tag_headers
-            self.is_started = True
-            is_late = self._is_client_gone()
-            self.visit.status = CALLER_GONE if is_late else message.get("status", SWITCHING)
-            message["headers"] = headers
-            context = self.visit.context
-            if context.trace is not None:
-                headers.append((b"traceparent", context.trace_headers["traceparent"].encode()))
-        elif kind == "websocket.send":
-            self.visit.bytes_out += len(message.get("bytes") or message.get("text") or "")
-        await self._pass_on(message)
-        if kind == "websocket.close":
-            self.visit.close_code = message.get("code", 1000)
+        context = self.visit.context
+        if context.trace is not None:
+            headers.append((b"traceparent", context.trace_headers["traceparent"].encode()))
+        message["headers"] = headers
+        is_late = self._is_client_gone()
+        await self._send(message)
+        self.visit.note_sent()
+        self.is_started = True
+        self.visit.status = CALLER_GONE if is_late else message.get("status", SWITCHING)
+
+    async def _send_body(self, message: Message) -> None:
+        is_last = not message.get("more_body")
+        if not self._is_client_gone():
+            self.visit.bytes_out += len(message.get("body", b""))
+        elif not is_last:  # dropped by the server, which lets nobody else run: without an end
+            raise ClientDisconnected
+        if is_last:
+            if self.inbox is not None:
+                self.inbox.close()
+            self._hold(self.end)
+        if self._is_stream or not is_last:
+            self._is_stream = True
+            await self._pass_on(message)
+        else:  # one piece: nothing before it can make it wait
+            await self._send(message)
+        self.is_whole = is_last
 
     async def _pass_on(self, message: Message) -> None:
         """A client that reads slowly, or HAProxy for it, makes this wait."""
@@ -113,29 +137,13 @@ class Reply:
             headers.append((b"retry-after", b"1"))
         await self._answer(status, headers, text.encode())
 
-    async def _send_body(self, message: Message) -> None:
-        is_last = not message.get("more_body")
-        if not self._is_client_gone():
-            self.visit.bytes_out += len(message.get("body", b""))
-        elif not is_last:  # dropped by the server, which lets nobody else run: without an end
-            raise ClientDisconnected
-        if is_last:
-            if self.inbox is not None:
-                self.inbox.close()
-            self._hold(self.end)
-        await self._pass_on(message)
-        self.is_whole = is_last
-
     def _is_client_gone(self) -> bool:
         """Whether the request's client has left, though nobody may have read that yet."""
         inbox = self.inbox
         if inbox is None:
             return False
-        if not inbox.is_disconnected:
-            server = getattr(self._send, "__self__", None)  # uvicorn's cycle of this request
-            # A failed write has closed it, of which the loop, if it never runs, can't tell anybody.
-            is_closed = server is not None and server.transport.is_closing()
-            inbox.is_disconnected = is_closed or getattr(server, "disconnected", False)
+        if not inbox.is_disconnected and has_left(self._send):
+            inbox.is_disconnected = True
         return inbox.is_disconnected
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:

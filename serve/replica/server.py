@@ -15,9 +15,6 @@ from serve.replica.protocol import ReplicaProtocol, ReplicaWebSocket
 from serve.replica.sidecar.client import SidecarClient
 from serve.strangers import Strangers
 
-KEEP_ALIVE_S = 24 * 3600
-"""HAProxy closes idle connections; if the replica did, a request could meet a closing one."""
-
 
 class HTTPServer:
     """Serves an ASGI application to the ingresses of its instance, on ports the system chooses.
@@ -62,7 +59,6 @@ class HTTPServer:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
         )
         config.load()
         self._server = uvicorn.Server(config)

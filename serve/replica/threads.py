@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import heapq
 import math
 import threading
 from collections import deque
@@ -45,23 +46,30 @@ class _Turn:
 
     Args:
         waits: hears that the wait is over.
+        future: fails when the limit takes it.
     """
 
-    def __init__(self, waits: Waits) -> None:
-        self._waits = waits
-        self._left = [None]
+    __slots__ = ("_left", "_waits")
 
-    def take(self) -> bool:
-        """Whether it was still to be had. Any thread may call it."""
+    def __init__(self, waits: Waits, future: asyncio.Future[Any]) -> None:
+        self._waits = waits
+        self._left = [future]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it is not to be had any more."""
+        return not self._left
+
+    def take(self) -> asyncio.Future[Any] | None:
+        """Its future, the first time. Any thread may call it."""
         try:
-            self._left.pop()
+            return self._left.pop()
         except IndexError:
-            return False
-        return True
+            return None
 
     def begin(self) -> bool:
         """Take it to run; False when it is over."""
-        if not self.take():
+        if self.take() is None:
             return False
         self._waits.end()
         return True
@@ -81,6 +89,11 @@ class HandlerThreads:
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._is_woken = False
         self._loop = asyncio.get_running_loop()
+        self._limits: list[tuple[float, int, _Turn]] = []
+        """Of the turns that nobody had free: a heap of (when it is over, number, turn)."""
+        self._limit_count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self.resize(count)
 
     def resize(self, count: int) -> None:
@@ -104,7 +117,10 @@ class HandlerThreads:
 
     def run(self, function: Callable[..., Any], *args: object) -> asyncio.Future[Any]:
         """Run a function in a thread. A future that is cancelled before its turn is never run."""
-        return self._put(function, args, None)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._unfinished += 1
+        self._jobs.put((future, copy_context().run, (function, *args), None))
+        return future
 
     def run_request(
         self, function: Callable[..., Any], *args: object, waits: Waits, limit_s: float = math.inf
@@ -118,30 +134,45 @@ class HandlerThreads:
             limit_s: after so many seconds without a thread the future fails with QueueTimeoutError.
         """
         waits.begin(for_batch=False)
-        turn = _Turn(waits)
-        future = self._put(function, args, turn)
-        if self._unfinished > self._count and limit_s < math.inf:  # no thread is free
-            timer = self._loop.call_later(max(0.0, limit_s), self._expire, future, turn)
-            future.add_done_callback(lambda _: timer.cancel())
-        return future
-
-    def _put(
-        self, function: Callable[..., Any], args: tuple[object, ...], turn: _Turn | None
-    ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
+        turn = _Turn(waits, future)
         self._unfinished += 1
         self._jobs.put((future, copy_context().run, (function, *args), turn))
+        if self._unfinished > self._count and limit_s < math.inf:  # no thread is free
+            self._limit(turn, limit_s)
         return future
 
-    def _expire(self, future: asyncio.Future[Any], turn: _Turn) -> None:
-        if turn.take() and not future.done():
-            future.set_exception(
-                QueueTimeoutError(
-                    f"No handler thread was free in time: {self._count} (handler_threads) are "
-                    f"busy, {self.waiting} calls wait. Add replicas, or raise handler_threads or "
-                    "queue_timeout_s."
+    def _limit(self, turn: _Turn, limit_s: float) -> None:
+        """Have a turn end after so long. One timer for all: nearly all are taken long before."""
+        limits = self._limits
+        while limits and limits[0][-1].is_taken:
+            heapq.heappop(limits)
+        self._limit_count += 1
+        heapq.heappush(limits, (self._loop.time() + limit_s, self._limit_count, turn))
+        if self._timer is None or limits[0][0] < self._timer_due:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = self._limits[0][0]
+        self._timer = self._loop.call_at(self._timer_due, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        limits, now = self._limits, self._loop.time()
+        while limits and (limits[0][0] <= now or limits[0][-1].is_taken):
+            future = heapq.heappop(limits)[-1].take()
+            if future is not None and not future.done():
+                future.set_exception(
+                    QueueTimeoutError(
+                        f"No handler thread was free in time: {self._count} (handler_threads) are "
+                        f"busy, {self.waiting} calls wait. Add replicas, or raise handler_threads "
+                        "or queue_timeout_s."
+                    )
                 )
-            )
+        if limits:
+            self._set_timer()
 
     def stop(self) -> None:
         """End every thread after what it does now."""

@@ -21,7 +21,7 @@ from observability.instrument.traceparent import parse_traceparent
 from serve.call import Call
 from serve.handle.untold import Reason
 from serve.replica.failures import describe_failure
-from serve.replica.metrics import ReplicaMetrics, Stages
+from serve.replica.metrics import ReplicaMetrics, Times
 from serve.replica.visit import Visit
 
 MOST_MATES = 20
@@ -72,10 +72,12 @@ class ReplicaTrail:
             self._leaving.pop()()
         self._writer.flush()
 
-    def tell_call(self, call: Call, way: str, backend: str, reason: Reason) -> None:
+    def tell_call(
+        self, call: Call, way: str, backend: str, reason: Reason, replica: str = ""
+    ) -> None:
         """A call that this replica's code made ended, and no replica had it or lives to tell.
 
-        Its record has no replica, as one of an ingress. From any thread.
+        Its record names the replica that died with it, if one did. From any thread.
         """
         error, status = reason.value
         was_sent = reason is Reason.REPLICA_DIED
@@ -94,34 +96,22 @@ class ReplicaTrail:
                 queue_ms=to_ms(max(0.0, wait_s)),
                 error=error,
                 backend=backend,
+                replica=replica,
             )
             self._untold.write(record)
 
     def end(self, visit: Visit) -> None:
         """A request ended."""
         context = visit.context
-        queue_ms, processing_ms = to_ms(visit.queue_s), to_ms(visit.processing_s)
-        stages = (
-            to_ms(visit.sender_s),
-            to_ms(visit.gate_s + visit.thread_s),
-            to_ms(visit.batch_s),
-            to_ms(visit.send_s),
-        )
+        times = read_times(visit)
         self._metrics.finish(
-            context.endpoint,
-            context.route,
-            visit.way,
-            visit.status,
-            queue_ms,
-            processing_ms,
-            context.batch_size,
-            stages,
+            context.endpoint, context.route, visit.way, visit.status, times, context.batch_size
         )
         trace = context.trace
         tracer = None if trace is None or not trace.is_sampled else tracing.active
         if not self._is_recorded and tracer is None:
             return
-        record = _make_record(visit, queue_ms, processing_ms, stages)
+        record = _make_record(visit, times)
         if context.batch is not None:
             _name_mates(record, context.batch)
         if self._is_recorded:
@@ -130,11 +120,23 @@ class ReplicaTrail:
             tracer.end_step(record, trace, describe_failure(visit.failure) if visit.failure else "")
 
 
-def _make_record(
-    visit: Visit, queue_ms: float, processing_ms: float, stages: Stages
-) -> AccessRecord:
+def read_times(visit: Visit) -> Times:
+    """A visit's times, milliseconds with three decimals."""
+    sender_us = int(visit.sender_s * 1_000_000 + 0.5)
+    replica_us = int((visit.gate_s + visit.thread_s) * 1_000_000 + 0.5)
+    batch_us = int(visit.batch_s * 1_000_000 + 0.5)
+    return Times(
+        (sender_us + replica_us + batch_us) / 1000,
+        int(visit.processing_s * 1_000_000 + 0.5) / 1000,
+        sender_us / 1000,
+        replica_us / 1000,
+        batch_us / 1000,
+        int(visit.send_s * 1_000_000 + 0.5) / 1000,
+    )
+
+
+def _make_record(visit: Visit, times: Times) -> AccessRecord:
     context = visit.context
-    sender_ms, replica_ms, batch_ms, send_ms = stages
     return AccessRecord(
         level="ERROR" if visit.failure is not None else "",
         way=visit.way,
@@ -147,12 +149,12 @@ def _make_record(
         trace_id=context.trace_id,
         span_id=context.span_id,
         parent_id=context.parent_id,
-        queue_ms=queue_ms,
-        sender_ms=sender_ms,
-        replica_ms=replica_ms,
-        batch_ms=batch_ms,
-        processing_ms=processing_ms,
-        send_ms=send_ms,
+        queue_ms=times.queue,
+        sender_ms=times.sender,
+        replica_ms=times.replica,
+        batch_ms=times.batch,
+        processing_ms=times.processing,
+        send_ms=times.send,
         bytes_in=visit.bytes_in,
         bytes_out=visit.bytes_out,
         client=visit.client,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from observability.instrument.access import CALLER_GONE
 from observability.instrument.context import RequestContext
 from observability.instrument.waits import Waits
 from serve.errors import NotExposedError, QueueTimeoutError
-from serve.replica.failures import describe_error, describe_failure, is_stopped
+from serve.replica.failures import describe_error, is_stopped, trace_failure
 
 _NOT_FOUND = 404
 _FAILED = 500
 _BUSY = 503
 _WORTH_TELLING_S = 0.001
+
+under_way: set[Visit] = set()
+"""Those of this process that have not ended. A set, left at once: see `inbox.DisconnectWatch`."""
 
 
 class Visit:
@@ -44,12 +49,12 @@ class Visit:
         error: why it is no success.
         exception: traceback.
         failure: an exception whose traceback is in a log record of its own.
+        is_ended: it was told.
     """
 
     __slots__ = (
         "_arrived",
         "_begun",
-        "_is_ended",
         "_last_sent",
         "_sending",
         "_sent_us",
@@ -64,6 +69,7 @@ class Visit:
         "exception",
         "failure",
         "gate_s",
+        "is_ended",
         "method",
         "path",
         "processing_s",
@@ -91,7 +97,7 @@ class Visit:
         self._sent_us = sent_us
         self._arrived = self._last_sent = time.perf_counter()
         self._begun = self._sending = -1.0
-        self._is_ended = False
+        self.is_ended = False
         self.context = context
         self.way = way
         self.method = method
@@ -105,22 +111,13 @@ class Visit:
         self.bytes_out = bytes_out
         self.client = self.error = self.exception = ""
         self.failure: BaseException | None = None
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether it was told."""
-        return self._is_ended
+        under_way.add(self)
 
     @property
     def is_waiting(self) -> bool:
         """Whether no code of the user's has begun to work for it."""
         waits = self.context.waits
         return self._begun < 0 or (waits is not None and waits.is_waiting)
-
-    @property
-    def queue_s(self) -> float:
-        """All waits before the user's code, seconds."""
-        return self.sender_s + self.gate_s + self.thread_s + self.batch_s
 
     def begin(self) -> None:
         """It has a place: the handler runs now, or waits for a thread or its batch."""
@@ -136,8 +133,12 @@ class Visit:
         since_s = time.perf_counter() - self._last_sent
         return since_s + (self.sender_s if self._last_sent == self._arrived else 0.0)
 
+    def note_sent(self) -> None:
+        """A piece of the answer was handed on without a wait."""
+        self._last_sent = time.perf_counter()
+
     def begin_sending(self) -> None:
-        """A piece of the answer is handed on."""
+        """A piece of the answer is handed on, which may have to wait."""
         self._sending = time.perf_counter()
 
     def end_sending(self) -> None:
@@ -156,31 +157,54 @@ class Visit:
             self.status, self.error = _NOT_FOUND, "method_not_exposed"
         else:
             self.status = _FAILED
-            self.error, self.exception = describe_error(error), describe_failure(error)
+            self.error, self.exception = describe_error(error), trace_failure(error)
 
     def withdraw(self) -> None:
         """It is somebody else's to tell."""
-        self._is_ended = True
+        self.is_ended = True
+        under_way.discard(self)
 
     def end(self) -> None:
         """Tell it; a second time, nothing is done."""
-        if self._is_ended:
+        if self.is_ended:
             return
-        self._is_ended = True
+        self.is_ended = True
+        under_way.discard(self)
         now = time.perf_counter()
         if self._begun < 0:  # its turn never came
             self._tell_wait(now)
         else:
             if self._sending >= 0:
                 self.send_s += now - self._sending
+            own_s = now - self._begun - self.send_s
             waits = self.context.waits
             if waits is not None:
                 waits.end()
                 self.thread_s, self.batch_s = waits.thread_s, waits.batch_s
-            waited_s = self.thread_s + self.batch_s + self.send_s
-            self.processing_s = max(0.0, now - self._begun - waited_s)
+                own_s -= waits.thread_s + waits.batch_s
+            if own_s > 0:
+                self.processing_s = own_s
         self._tell(self)
         self.failure = None  # its frames know who made the visit
+
+    @property
+    def stage(self) -> str:
+        """What it is at: `gate`, `thread`, `batch`, `run` or `send`."""
+        waits = self.context.waits
+        if self._begun < 0:
+            return "gate"
+        if waits is not None and waits.is_waiting:
+            return "batch" if waits.is_for_batch else "thread"
+        return "send" if self._sending >= 0 else "run"
+
+    def as_if_ended(self) -> Visit:
+        """A copy that has ended now and is told to nobody: its times so far. From any thread."""
+        visit = copy.copy(self)
+        visit._tell = lambda _: None
+        visit.is_ended = False
+        visit.context = replace(self.context, waits=copy.copy(self.context.waits))
+        visit.end()
+        return visit
 
     def _tell_wait(self, now: float) -> None:
         """The wait at the sender and at the gate, until now.
@@ -190,5 +214,6 @@ class Visit:
         """
         self.gate_s = now - self._arrived
         if self._sent_us:
-            since_s = time.time() - self._sent_us / 1_000_000
-            self.sender_s = max(0.0, since_s - self.gate_s)
+            sender_s = time.time() - self._sent_us / 1_000_000 - self.gate_s
+            if sender_s > 0:
+                self.sender_s = sender_s

@@ -35,6 +35,7 @@ class Connection(FrameStream):
         on_reject: takes a call that the replica did not execute. None: such a call fails.
         on_loss: hears of the calls that were lost with the connection, cancelled ones among them
             whose end the replica had not told; not if it was closed here.
+        unanswered: the calls sent and not answered, by their number.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: ReplicaAddress, peer: str) -> None:
@@ -44,7 +45,7 @@ class Connection(FrameStream):
         self.on_reject: Callable[[CallFuture], None] | None = None
         self.on_loss: Callable[[list[CallFuture]], None] | None = None
         self._peer = peer
-        self._pending: dict[int, CallFuture] = {}
+        self.unanswered: dict[int, CallFuture] = {}
         self._withdrawn: dict[int, CallFuture] = {}  # until the replica has told of them
         self._last_id = 0
         self._refusal = ""  # why no call can be sent now; "": it can
@@ -55,7 +56,7 @@ class Connection(FrameStream):
     @property
     def in_flight(self) -> int:
         """Calls sent and not yet answered."""
-        return len(self._pending)
+        return len(self.unanswered)
 
     @property
     def closed(self) -> bool:
@@ -94,8 +95,8 @@ class Connection(FrameStream):
         pieces = self.encoder.frame(FrameKind.CALL, call_id, future.message)
         future.call_id = call_id
         future.on_cancel = self._on_cancel
-        self.write(pieces, is_alone=not self._pending)
-        self._pending[call_id] = future
+        self.write(pieces, is_alone=not self.unanswered)
+        self.unanswered[call_id] = future
 
     def close(self) -> None:
         """Closes; calls in flight fail with `ReplicaDiedError` and are cancelled at the replica."""
@@ -118,7 +119,7 @@ class Connection(FrameStream):
             return
         if kind not in _ANSWERS:
             raise FrameError(f"A server does not send frames of kind {kind}.")
-        future = self._pending.pop(call_id, None)
+        future = self.unanswered.pop(call_id, None)
         if future is None or future.done():
             self._take_withdrawn(kind, call_id)
             return
@@ -156,7 +157,7 @@ class Connection(FrameStream):
         future.set_exception(failure)
 
     def _withdraw(self, future: CallFuture) -> None:
-        if self._pending.pop(future.call_id, None) is None:
+        if self.unanswered.pop(future.call_id, None) is None:
             return
         self._withdrawn[future.call_id] = future
         if not self._transport.is_closing():
@@ -181,7 +182,7 @@ class Connection(FrameStream):
         why = f"{self._loss} ({exc})" if exc else self._loss
         self._refuse(why)
         error = f"{self._peer} did not answer: {why} after the call was sent."
-        pending, self._pending = self._pending, {}
+        pending, self.unanswered = self.unanswered, {}
         lost = [*self._withdrawn.values(), *pending.values()]
         self._withdrawn.clear()
         is_own_end = exc is None and self._loss != _LOST
@@ -241,8 +242,7 @@ async def connect(
 async def _connect(
     address: ReplicaAddress, secret: bytes, local_node_id: str, peer: str
 ) -> Connection:
-    loop = asyncio.get_running_loop()
-    sock = None
+    loop, sock = asyncio.get_running_loop(), None
     if address.call_socket and address.node_id == local_node_id and sys.platform == "linux":
         sock = await _open_local(address.call_socket)
     if sock is None:

@@ -46,6 +46,9 @@ class RemoteError(RayServeException):
 
 
 _MARK = "tagtrail_remote_error"
+_RAISED = "tagtrail_raised_as"
+"""Of an exception that Ray carries: it arrives as the `cause` of one of Ray's own. Another mark, as
+the one who raised it may raise it again, and it is not another's there."""
 
 
 def mark_remote(raised: BaseException, error: RemoteError) -> None:
@@ -54,9 +57,19 @@ def mark_remote(raised: BaseException, error: RemoteError) -> None:
         setattr(raised, _MARK, error)
 
 
+def mark_raised(error: RemoteError) -> None:
+    """Have the exception of a `handle.remote()` tell its caller where it was raised."""
+    with contextlib.suppress(Exception):  # a class of the user's may refuse it
+        setattr(error.cause, _RAISED, error)
+
+
 def remote_error_of(error: BaseException) -> RemoteError | None:
     """The exception of a call that this one is; None if it was raised here."""
-    marked = vars(error).get(_MARK) if hasattr(error, "__dict__") else None
+    return _read_mark(error, _MARK) or _read_mark(getattr(error, "cause", None), _RAISED)
+
+
+def _read_mark(error: object, mark: str) -> RemoteError | None:
+    marked = vars(error).get(mark) if hasattr(error, "__dict__") else None
     return marked if isinstance(marked, RemoteError) else None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import serve
 from tests.conftest import free_port
-from tests.integration.samples import QUICK
+from tests.integration.samples import QUICK, hold_until
 
 
 @dataclass
@@ -86,6 +86,18 @@ def _deployments() -> Iterator[Deploy]:
     for name in reversed(names):
         serve.delete_endpoint(name)
         serve.delete_backend(name, force=True)
+
+
+@pytest.fixture(scope="module")
+def held_single(keep: Deploy) -> str:
+    """One replica of `hold_until`, one call at a time."""
+    return keep(hold_until, max_concurrent_queries=1)
+
+
+@pytest.fixture(scope="module")
+def held_pair(keep: Deploy) -> str:
+    """Two replicas of `hold_until`, one call at a time each."""
+    return keep(hold_until, num_replicas=2, max_concurrent_queries=1)
 
 
 _numbers = itertools.count(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,33 @@ def answer_welcome(request: Request) -> PlainTextResponse:
 
 
 application = Starlette(routes=[Route("/welcome", answer_welcome)])
+
+
+async def hold_until(request: Any) -> int:
+    """Answers once there is a file of this name; at once without a name. Its process id."""
+    while request.data and not os.path.exists(request.data):
+        await asyncio.sleep(0.01)
+    return os.getpid()
+
+
+class Busy:
+    """Counts how many calls are inside at once; none leaves before so many have met."""
+
+    def __init__(self, meeting: int) -> None:
+        self._meeting = meeting
+        self._inside = 0
+        self._most = 0
+
+    async def __call__(self, request: Any) -> None:
+        self._inside += 1
+        self._most = max(self._most, self._inside)
+        while self._most < self._meeting:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)  # one too many would come now
+        self._inside -= 1
+
+    async def most(self, request: Any) -> int:
+        return self._most
 
 
 def read_rss_mb(pid: int) -> float:

@@ -27,6 +27,7 @@ from serve.transport.auth import HELLO_BYTES, AuthError
 from serve.transport.client import connect
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import run_script, wait_until
+from tests.integration.samples import Busy
 
 
 class Mishap(Exception):
@@ -119,45 +120,6 @@ class Toolbox:
 async def hold(request: Any) -> int:
     await asyncio.sleep(request.data)
     return os.getpid()
-
-
-async def hold_until(request: Any) -> int:
-    """Answers once there is a file of this name; at once without a name."""
-    while request.data and not os.path.exists(request.data):
-        await asyncio.sleep(0.01)
-    return os.getpid()
-
-
-class Busy:
-    """Counts how many calls are inside at once; none leaves before so many have met."""
-
-    def __init__(self, meeting: int) -> None:
-        self._meeting = meeting
-        self._inside = 0
-        self._most = 0
-
-    async def __call__(self, request: Any) -> None:
-        self._inside += 1
-        self._most = max(self._most, self._inside)
-        while self._most < self._meeting:
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)  # one too many would come now
-        self._inside -= 1
-
-    async def most(self, request: Any) -> int:
-        return self._most
-
-
-@pytest.fixture(scope="module")
-def single(keep: Deploy) -> str:
-    """One replica of `hold_until`, one call at a time."""
-    return keep(hold_until, max_concurrent_queries=1)
-
-
-@pytest.fixture(scope="module")
-def pair(keep: Deploy) -> str:
-    """Two replicas of `hold_until`, one call at a time each."""
-    return keep(hold_until, num_replicas=2, max_concurrent_queries=1)
 
 
 @pytest.fixture(scope="module")
@@ -414,9 +376,9 @@ def test_cancelling_what_is_answered_does_nothing(toolbox: RayServeSyncHandle) -
     assert response.result(60) == "answered"
 
 
-def test_a_cancelled_call_gives_its_place_to_the_next(single: str, tmp_path: Path) -> None:
-    change_queue(single)
-    handle = serve.get_handle(single)
+def test_a_cancelled_call_gives_its_place_to_the_next(held_single: str, tmp_path: Path) -> None:
+    change_queue(held_single)
+    handle = serve.get_handle(held_single)
     handle.call().result(60)
     first, second = handle.call(str(tmp_path / "never")), handle.call()
     time.sleep(0.1)
@@ -586,8 +548,8 @@ def test_max_concurrent_queries_holds_over_call_and_remote_together(deploy: Depl
     assert handle.options(method_name="most").call().result(60) == 2
 
 
-def test_a_full_replica_is_skipped(pair: str, tmp_path: Path) -> None:
-    handle = serve.get_handle(pair)
+def test_a_full_replica_is_skipped(held_pair: str, tmp_path: Path) -> None:
+    handle = serve.get_handle(held_pair)
     slow_pid = handle.call(str(tmp_path / "go"))
     quick_pids = {handle.call().result(60) for _ in range(5)}
     assert not slow_pid.done()
@@ -596,8 +558,8 @@ def test_a_full_replica_is_skipped(pair: str, tmp_path: Path) -> None:
     assert slow_pid.result(60) not in quick_pids
 
 
-async def test_calls_go_round_the_replicas(pair: str) -> None:
-    handle = serve.get_handle(pair)
+async def test_calls_go_round_the_replicas(held_pair: str) -> None:
+    handle = serve.get_handle(held_pair)
     both: set[int] = set()
     while len(both) < 2:  # both are connected to
         both |= set(await asyncio.gather(*(handle.call() for _ in range(4))))
@@ -607,14 +569,13 @@ async def test_calls_go_round_the_replicas(pair: str) -> None:
     assert pids[0] != pids[1]
 
 
-def test_a_full_queue_refuses_the_next_call(single: str, tmp_path: Path) -> None:
-    change_queue(single, max_queued_queries=2)
-    handle = serve.get_handle(single)
+def test_a_full_queue_refuses_the_next_call(held_single: str, tmp_path: Path) -> None:
+    change_queue(held_single, max_queued_queries=2)
+    handle = serve.get_handle(held_single)
     handle.call().result(60)
     taken = [handle.call(str(tmp_path / "go")) for _ in range(3)]
-    with pytest.raises(
-        serve.QueueFullError, match=rf"'{single}' is full: 2 calls wait .*\(max_queued_queries\)"
-    ):
+    said = rf"'{held_single}' is full: 2 calls wait .*\(max_queued_queries\)"
+    with pytest.raises(serve.QueueFullError, match=said):
         handle.call().result(60)
     (tmp_path / "go").touch()
     assert all(response.result(60) for response in taken)
@@ -627,12 +588,13 @@ def change_queue(backend: str, **config: float) -> None:
     serve.update_backend_config(backend, {**limits, **config})
 
 
-def test_a_call_waits_no_longer_than_the_queue_timeout(single: str, tmp_path: Path) -> None:
-    change_queue(single, queue_timeout_s=0.3)
-    handle = serve.get_handle(single)
+def test_a_call_waits_no_longer_than_the_queue_timeout(held_single: str, tmp_path: Path) -> None:
+    change_queue(held_single, queue_timeout_s=0.3)
+    handle = serve.get_handle(held_single)
     wait_until(lambda: is_answered(handle))  # connecting takes of the wait, too
     first = handle.call(str(tmp_path / "go"))
-    with pytest.raises(serve.QueueTimeoutError, match=rf"'{single}'.*0\.3 s \(queue_timeout_s\)"):
+    said = rf"'{held_single}'.*0\.3 s \(queue_timeout_s\)"
+    with pytest.raises(serve.QueueTimeoutError, match=said):
         handle.call().result(60)
     (tmp_path / "go").touch()
     assert first.result(60)
@@ -645,10 +607,10 @@ def is_answered(handle: RayServeSyncHandle) -> bool:
 
 
 def test_a_call_that_waits_moves_on_when_its_backend_leaves_the_traffic(
-    deploy: Deploy, single: str, tmp_path: Path
+    deploy: Deploy, held_single: str, tmp_path: Path
 ) -> None:
-    change_queue(single)
-    full, free = single, deploy(free_answer)
+    change_queue(held_single)
+    full, free = held_single, deploy(free_answer)
     handle = serve.get_handle(full)
     handle.call().result(60)  # it is connected
     first, second = handle.call(str(tmp_path / "go")), handle.call()

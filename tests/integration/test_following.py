@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import re
-import signal
 import threading
 import time
 from pathlib import Path
@@ -268,30 +266,3 @@ def test_the_same_from_python(instance: Instance, endpoints: tuple[str, str]) ->
 
     found = list(source.read(Query(backend=inner, level="WARNING", request_id="from-python")))
     assert [record["message"] for record in found] == ["nearly full"]
-
-
-def test_a_step_whose_replica_was_killed_is_told_as_lost(
-    instance: Instance, bring_up: Deploy, endpoints: tuple[str, str], ray_address: str
-) -> None:
-    name = bring_up(Dying, endpoints[1])
-
-    assert instance.http.post(f"/{name}", headers={"X-Request-ID": "lost"}).status_code in (
-        405,
-        502,
-    )
-    status = instance.http.get(f"/{name}", headers={"X-Request-ID": "lost-2"}).status_code
-    assert status in (200, 502, 503)
-
-    shown = tagtrail("--address", ray_address, "trace", "lost-2").stdout
-    assert "lost: this step left no record" in shown, shown
-
-
-class Dying:
-    """Dies after it has called somebody."""
-
-    def __init__(self, inner: str) -> None:
-        self.handle = serve.get_handle(inner, sync=False)
-
-    async def __call__(self, request: Any) -> None:
-        await self.handle.call("well")
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import serve
 from observability.instrument.context import request_context
 from serve.handle.handle import RayServeHandle, RayServeSyncHandle
 from tests.integration.conftest import Deploy, Instance
+from tests.integration.samples import Busy
 from tests.integration.stream import Stream
 
 
@@ -64,31 +64,12 @@ class Toolbox:
         return "never"
 
 
-async def hold_until(request: Any) -> str:
-    """Answers once there is a file of this name; at once without a name."""
-    while request.data and not os.path.exists(request.data):
-        await asyncio.sleep(0.01)
-    return str(os.getpid())
-
-
 @pytest.fixture(scope="module")
 def toolbox(shared_instance: Instance) -> Iterator[str]:
     """An endpoint whose backend has a method for each question."""
     serve.create_backend("toolbox", Toolbox, ray_actor_options={"num_cpus": 0})
     serve.create_endpoint("toolbox", backend="toolbox")
     yield "toolbox"
-
-
-@pytest.fixture(scope="module")
-def single(keep: Deploy) -> str:
-    """One replica of `hold_until`, one call at a time."""
-    return keep(hold_until, max_concurrent_queries=1)
-
-
-@pytest.fixture(scope="module")
-def pair(keep: Deploy) -> str:
-    """Two replicas of `hold_until`, one call at a time each."""
-    return keep(hold_until, num_replicas=2, max_concurrent_queries=1)
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +193,8 @@ def test_a_method_that_begins_with_an_underscore_is_none(toolbox: str) -> None:
         ray.get(serve.get_handle(toolbox).options(method_name="_hidden").remote())
 
 
-def test_remote_skips_full_replicas_and_waits_when_all_are(pair: str, tmp_path: Path) -> None:
-    handle = serve.get_handle(pair)
+def test_remote_skips_full_replicas_and_waits_when_all_are(held_pair: str, tmp_path: Path) -> None:
+    handle = serve.get_handle(held_pair)
     let_go = tmp_path / "go"
     slow = handle.remote(str(let_go))
     quick = [handle.remote() for _ in range(5)]
@@ -223,8 +204,8 @@ def test_remote_skips_full_replicas_and_waits_when_all_are(pair: str, tmp_path: 
     assert ray.get(slow) not in pids
 
 
-def test_remote_goes_round_the_replicas(pair: str) -> None:
-    handle = serve.get_handle(pair)
+def test_remote_goes_round_the_replicas(held_pair: str) -> None:
+    handle = serve.get_handle(held_pair)
     pids = [ray.get(handle.remote()) for _ in range(6)]
     assert pids[0::2] == [pids[0]] * 3
     assert pids[1::2] == [pids[1]] * 3
@@ -237,35 +218,16 @@ def test_remote_holds_max_concurrent_queries(deploy: Deploy) -> None:
     assert ray.get(handle.options(method_name="most").remote()) == 3
 
 
-def test_remote_gives_up_after_the_queue_timeout(single: str, tmp_path: Path) -> None:
-    serve.update_backend_config(single, {"queue_timeout_s": 0.3})
-    handle = serve.get_handle(single)
+def test_remote_gives_up_after_the_queue_timeout(held_single: str, tmp_path: Path) -> None:
+    serve.update_backend_config(held_single, {"queue_timeout_s": 0.3})
+    handle = serve.get_handle(held_single)
     let_go = tmp_path / "go"
     first = handle.remote(str(let_go))
-    with pytest.raises(serve.QueueTimeoutError, match=rf"'{single}'.*0\.3 s \(queue_timeout_s\)"):
+    said = rf"'{held_single}'.*0\.3 s \(queue_timeout_s\)"
+    with pytest.raises(serve.QueueTimeoutError, match=said):
         handle.remote()
     let_go.touch()
     ray.get(first, timeout=60)
-
-
-class Busy:
-    """Counts how many calls are inside at once; none leaves before so many have met."""
-
-    def __init__(self, meeting: int) -> None:
-        self._meeting = meeting
-        self._inside = 0
-        self._most = 0
-
-    async def __call__(self, request: Any) -> None:
-        self._inside += 1
-        self._most = max(self._most, self._inside)
-        while self._most < self._meeting:
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)  # one too many would come now
-        self._inside -= 1
-
-    async def most(self, request: Any) -> int:
-        return self._most
 
 
 # What the handler sees.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import RayTaskError
 
 import serve
@@ -64,10 +65,10 @@ def test_each_step_says_what_failed_and_only_the_one_that_raised_says_how(chain:
         told = f"call to {called}.__call__ failed at {replica}: Lost: no such word"
         assert steps[name]["error"].startswith(told)
     (logged,) = (r for r in records if r["kind"] == "log")
-    for text in (steps["searcher"]["exception"], logged["exception"]):
-        assert "raise Lost" not in text
-        assert "\x1b" not in text
-        assert len(text.splitlines()) <= 5  # of this process: its own line, and what failed
+    told = f"Request GET /front failed: call to searcher.__call__ failed at {replica}: Lost: no"
+    assert logged["message"].startswith(told)
+    assert [name for name, step in steps.items() if "exception" in step] == ["embedder"]
+    assert "exception" not in logged
 
 
 def test_who_called_gets_the_users_exception_as_it_was_raised(chain: Instance) -> None:
@@ -79,6 +80,36 @@ def test_who_called_gets_the_users_exception_as_it_was_raised(chain: Instance) -
     assert text.count("no such word") == 2  # the line that raised it, and the exception
     assert "embedder#" in text and "searcher" not in text
     assert "/serve/" not in text
+
+
+async def remote_searcher(request: Any) -> Any:
+    return await (await serve.get_handle("embedder", sync=False).remote("word"))
+
+
+async def remote_front(request: Any) -> Any:
+    inner = request.query_params["inner"]
+    return await (await serve.get_handle(inner, sync=False).remote("word"))
+
+
+@pytest.mark.parametrize("inner", ["searcher", "remote"])
+def test_it_is_so_for_calls_that_ray_carries_too(
+    chain: Instance, deploy: Deploy, inner: str
+) -> None:
+    name = deploy(remote_front, route="/{name}")
+    second = "searcher" if inner == "searcher" else deploy(remote_searcher)
+    request_id = f"{name}-carried"
+    path = f"/{name}?inner={second}"
+    assert chain.http.get(path, headers={"X-Request-ID": request_id}).status_code == 500
+    records = records_of(request_id)
+    steps = {r["backend"]: r for r in records if r["kind"] == "access"}
+    replica = steps["embedder"]["replica"]
+    assert 'raise Lost("no such word")' in steps["embedder"]["exception"]
+    for step in (name, second):
+        assert steps[step]["error"].startswith("call to ")
+        assert f" failed at {replica}: Lost: no such word (test_nested" in steps[step]["error"]
+    assert [each for each, step in steps.items() if "exception" in step] == ["embedder"]
+    with pytest.raises(Lost):
+        ray.get(serve.get_handle("embedder").remote(None))
 
 
 async def wrapping(request: Any) -> Any:

@@ -319,7 +319,9 @@ def test_an_actor_call_whose_replica_is_gone_for_good_has_one_record(
 def told() -> Iterator[Told]:
     """What this process tells of its calls."""
     told: Told = []
-    record_untold_calls(lambda call, way, backend, reason: told.append((call.method, reason)))
+    record_untold_calls(
+        lambda call, way, backend, reason, replica: told.append((call.method, reason))
+    )
     yield told
     record_untold_calls(None)
 

@@ -15,9 +15,7 @@ import random
 import sys
 from collections import Counter
 
-import ray
-
-import serve
+from benchmarks.harness import ray_and_serve
 from tests.conftest import free_port
 from tests.integration.processes import ROOT
 from tests.mixed.backends import deploy
@@ -37,21 +35,10 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     port = free_port()
     run = Run("soak", options.seed)
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    try:
-        serve.start(detached=True, http_options={"port": port})
+    with ray_and_serve(port, detached=True):
         deploy(run.name)
         asyncio.run(drive(run, port, options.requests))
         differences = settle(run)
-        serve.shutdown()
-    finally:
-        ray.shutdown()
     for (kind, saw), count in sorted(Counter((one.kind, one.saw) for one in run.seen).items()):
         print(f"{count:>8} {kind}: {saw}")
     print(f"{len(run.seen):,} requests in {run.wall_s:.0f} s, {run.kills} replicas killed")

@@ -48,7 +48,7 @@ class Run:
     kills: int = 0
     wall_s: float = 0.0
 
-    def tell(self, call: Call, way: str, backend: str, reason: Reason) -> None:
+    def tell(self, call: Call, way: str, backend: str, reason: Reason, replica: str) -> None:
         """Keep what a replica would have written."""
         error, status = reason.value
         self.told.append(
@@ -59,6 +59,7 @@ class Run:
                 "way": way,
                 "endpoint": call.endpoint,
                 "backend": backend,
+                **({"replica": replica} if replica else {}),
                 "status": status,
                 "error": error,
             }

@@ -7,9 +7,39 @@ from typing import Any
 
 import pytest
 
-from serve.actor_options import settle_actor_options
+from serve.actor_options import (
+    controller_options,
+    ingress_options,
+    replica_options,
+    settle_actor_options,
+)
 from serve.app.read import FileError, read_app
 from serve.app.settle import settle
+from serve.ids import NAMESPACE
+from serve.validate import RESERVED_OPTIONS
+
+NODE = "ab" * 28
+
+
+def test_what_tagtrail_sets_of_a_replica_is_what_users_may_not_set() -> None:
+    own = replica_options("c:b#abcdef", {})
+    assert own.keys() <= set(RESERVED_OPTIONS)
+    settled = settle_actor_options({"num_gpus": 1})
+    assert replica_options("c:b#abcdef", settled) == {**own, "num_cpus": 1, "num_gpus": 1}
+
+
+def test_each_actor_comes_back_under_its_name_and_outlives_who_made_it() -> None:
+    for options in (
+        controller_options("n", NODE, detached=True),
+        ingress_options("n", NODE),
+        replica_options("n", settle_actor_options(None)),
+    ):
+        assert options["name"] == "n"
+        assert options["namespace"] == NAMESPACE
+        assert options["lifetime"] == "detached"
+        assert (options["max_restarts"], options["max_task_retries"]) == (-1, -1)
+    # The controller of a script ends with it, and its actors when they see that it is gone.
+    assert controller_options("n", NODE, detached=False)["lifetime"] is None
 
 
 def test_options_that_ray_takes_stay_as_they_are() -> None:

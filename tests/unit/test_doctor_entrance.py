@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from observability.doctor.entrance import Canary, SegmentLook, judge_answer, judge_segment
+from observability.doctor.entrance import (
+    AnswerLook,
+    Canary,
+    SegmentLook,
+    judge_answer,
+    judge_segment,
+)
 from observability.doctor.facts import NodeFacts, choose_ingress
 from observability.doctor.findings import Outcome
 from observability.doctor.reply import REFUSED, TOO_LATE, Reply
@@ -20,24 +26,24 @@ URL = "http://127.0.0.1:8000/x"
 
 
 def test_the_ingresss_own_404_is_the_answer_to_a_path_that_nobody_sees() -> None:
-    finding = judge_answer(NOBODY, Reply(URL, 404, "Path /x not found.", OURS))
+    finding = judge_answer(AnswerLook(NOBODY, Reply(URL, 404, "Path /x not found.", OURS)))
     assert finding.outcome is Outcome.OK
     assert "canary-1" in finding.detail
 
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_an_endpoints_answer_is_good_whatever_the_handler_said(status: int) -> None:
-    finding = judge_answer(HELLO, Reply(URL, status, "", REPLICA))
+    finding = judge_answer(AnswerLook(HELLO, Reply(URL, status, "", REPLICA)))
     assert finding.outcome is Outcome.OK
     assert f"{status} of b#aaaaaa" in finding.detail
 
 
 def test_an_endpoint_that_hangs_is_not_blamed_on_the_ingress() -> None:
     silent = ("replica 'b#1' of backend 'b' does not answer its health check",)
-    finding = judge_answer(HELLO, Reply(URL, error=TOO_LATE), silent)
+    finding = judge_answer(AnswerLook(HELLO, Reply(URL, error=TOO_LATE), silent))
     assert "'b#1' of backend 'b' does not answer its health check" in finding.cause
     assert "HAProxy" not in finding.cause
-    unknown = judge_answer(HELLO, Reply(URL, error=TOO_LATE))
+    unknown = judge_answer(AnswerLook(HELLO, Reply(URL, error=TOO_LATE)))
     assert unknown.cause.startswith("The endpoint takes that long")
 
 
@@ -64,17 +70,17 @@ def test_an_endpoint_that_hangs_is_not_blamed_on_the_ingress() -> None:
 def test_an_answer_that_is_not_ours_has_a_cause(
     canary: Canary, reply: Reply, cause: str, step: str
 ) -> None:
-    finding = judge_answer(canary, reply)
+    finding = judge_answer(AnswerLook(canary, reply))
     assert finding.outcome is Outcome.FAILED
     assert cause in finding.cause
     assert step in finding.step
 
 
-LOOK = SegmentLook("/logs/serve", 0, 5.0)
+LOOK = SegmentLook("", "/logs/serve", 0, 5.0)
 
 
 def test_a_record_in_the_segments_is_good() -> None:
-    finding = judge_segment(NOBODY, dataclasses.replace(LOOK, count=1, waited_s=0.1))
+    finding = judge_segment(dataclasses.replace(LOOK, count=1, waited_s=0.1))
     assert finding.outcome is Outcome.OK
     assert finding.detail == "1 record in /logs/serve, after 0.1 s"
 
@@ -82,7 +88,12 @@ def test_a_record_in_the_segments_is_good() -> None:
 @pytest.mark.parametrize(
     ("seen", "cause", "step"),
     [
-        ({"has_access_log": False}, "access_log is off", "'access_log': True"),
+        ({"has_access_log": False}, "access_log is off", "logging_config={'access_log': True}); -"),
+        (
+            {"has_access_log": False, "path": "/hello"},
+            "access_log is off",
+            "serve.update_backend_config(TAG, {'logging_config': {'access_log': True}})",
+        ),
         ({"dropped": 3.0, "free_bytes": 2_000_000}, "3 were dropped", "df -h /logs/serve"),
         ({"free_bytes": 0}, "0 MB are free", "df -h /logs/serve"),
         ({"is_here": False, "problems": ("No dashboard.",)}, "No dashboard.", "dashboard"),
@@ -91,7 +102,7 @@ def test_a_record_in_the_segments_is_good() -> None:
     ],
 )
 def test_a_missing_record_has_a_cause(seen: dict[str, Any], cause: str, step: str) -> None:
-    finding = judge_segment(NOBODY, dataclasses.replace(LOOK, **seen))
+    finding = judge_segment(dataclasses.replace(LOOK, **seen))
     assert finding.outcome is Outcome.FAILED
     assert cause in finding.cause
     assert step in finding.step

@@ -11,7 +11,6 @@ import pytest
 from observability.doctor.counted import (
     PageLook,
     counter_of,
-    has_grown,
     judge_page,
     judge_port,
 )
@@ -32,7 +31,7 @@ def page(value: float | None) -> Reply:
 
 
 def look(before: float | None, after: float | None) -> PageLook:
-    return PageLook("127.0.0.1:8080", page(before), page(after), 12.0)
+    return PageLook("127.0.0.1:8080", COUNTER, page(before), page(after), 12.0)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +41,10 @@ def look(before: float | None, after: float | None) -> PageLook:
 def test_a_count_that_grew_is_the_canarys(
     before: float | None, after: float | None, grown: bool
 ) -> None:
-    assert has_grown(look(before, after), COUNTER) is grown
+    assert look(before, after).has_grown is grown
     outcome = Outcome.OK if grown else Outcome.FAILED
-    assert judge_port(look(before, after), COUNTER).outcome is outcome
-    assert judge_page(look(before, after), COUNTER).outcome is outcome
+    assert judge_port(look(before, after)).outcome is outcome
+    assert judge_page(look(before, after)).outcome is outcome
 
 
 def test_the_counter_of_an_endpoint_is_that_of_the_replica_that_answered() -> None:
@@ -55,33 +54,36 @@ def test_the_counter_of_an_endpoint_is_that_of_the_replica_that_answered() -> No
 @pytest.mark.parametrize(
     ("seen", "cause"),
     [
-        (PageLook(""), "exports no metrics"),
-        (PageLook("h:1", None, Reply("", error=REFUSED)), "does not listen: it ended"),
-        (PageLook("h:1", None, Reply("", error=TOO_LATE)), "firewall"),
-        (PageLook("h:1", None, Reply("", 404, "?")), "Another program"),
+        (PageLook("", COUNTER), "exports no metrics"),
+        (
+            PageLook("h:1", COUNTER, after=Reply("", error=REFUSED)),
+            "does not listen: it ended",
+        ),
+        (PageLook("h:1", COUNTER, after=Reply("", error=TOO_LATE)), "firewall"),
+        (PageLook("h:1", COUNTER, after=Reply("", 404, "?")), "Another program"),
         (look(1, 1), "metrics_report_interval_ms"),
     ],
 )
 def test_a_metrics_port_without_the_count_has_a_cause(seen: PageLook, cause: str) -> None:
-    finding = judge_port(seen, COUNTER)
+    finding = judge_port(seen)
     assert finding.outcome is Outcome.FAILED
     assert cause in finding.cause
 
 
 def test_a_port_without_any_series_of_serve_says_so() -> None:
-    assert "no series of Serve" in judge_port(look(None, None), COUNTER).detail
-    assert "has series of Serve" in judge_port(look(1, 1), COUNTER).detail
+    assert "no series of Serve" in judge_port(look(None, None)).detail
+    assert "has series of Serve" in judge_port(look(1, 1)).detail
 
 
 def test_a_metrics_page_may_be_switched_off_or_on_another_machine() -> None:
-    assert judge_page(PageLook(""), COUNTER).outcome is Outcome.ABSENT
-    assert judge_page(PageLook("h:1", reach="elsewhere"), COUNTER).outcome is Outcome.ABSENT
+    assert judge_page(PageLook("", COUNTER)).outcome is Outcome.ABSENT
+    assert judge_page(PageLook("h:1", COUNTER, reach="elsewhere")).outcome is Outcome.ABSENT
 
 
 def test_a_metrics_page_that_is_gone_or_stands_still_has_a_cause() -> None:
-    gone = judge_page(PageLook("h:1", None, Reply("", error=REFUSED)), COUNTER)
+    gone = judge_page(PageLook("h:1", COUNTER, after=Reply("", error=REFUSED)))
     assert "actor does not answer" in gone.cause
-    assert "too busy" in judge_page(look(1, 1), COUNTER).cause
+    assert "too busy" in judge_page(look(1, 1)).cause
 
 
 # Prometheus.
@@ -102,11 +104,11 @@ def targets(*found: tuple[str, str, str]) -> Reply:
 
 
 BOTH = targets(("10.0.0.1:8080", "up", ""), ("127.0.0.1:9101", "up", ""))
-SCRAPED = PrometheusLook(READY, BOTH, grown={"ray": 1.0}, waited_s=11.0)
+SCRAPED = PrometheusLook(READY, WANTED, BOTH, grown={"ray": 1.0}, waited_s=11.0)
 
 
 def test_a_prometheus_that_counted_the_canary_is_good() -> None:
-    finding = judge_prometheus(SCRAPED, WANTED)
+    finding = judge_prometheus(SCRAPED)
     assert finding.outcome is Outcome.OK
     assert finding.detail == "it scrapes ray, tagtrail; ray counted the canary, after 11.0 s"
 
@@ -114,14 +116,14 @@ def test_a_prometheus_that_counted_the_canary_is_good() -> None:
 def test_one_of_the_two_ways_is_enough_and_the_other_is_told() -> None:
     only = targets(("127.0.0.1:9101", "up", ""))
     seen = dataclasses.replace(SCRAPED, targets=only, grown={"tagtrail": 1.0})
-    finding = judge_prometheus(seen, WANTED)
+    finding = judge_prometheus(seen)
     assert finding.outcome is Outcome.OK
     assert "ray is not scraped (rules and dashboards ask for job ray)" in finding.detail
 
 
 @pytest.mark.parametrize("ready", [Reply("", error=REFUSED), Reply("", 200, "<html>Cockpit")])
 def test_a_prometheus_that_nobody_named_may_be_missing(ready: Reply) -> None:
-    assert judge_prometheus(PrometheusLook(ready), WANTED).outcome is Outcome.ABSENT
+    assert judge_prometheus(PrometheusLook(ready)).outcome is Outcome.ABSENT
 
 
 @pytest.mark.parametrize(
@@ -143,15 +145,21 @@ def test_a_prometheus_that_nobody_named_may_be_missing(ready: Reply) -> None:
     ],
 )
 def test_a_prometheus_without_the_count_has_a_cause(changed: dict[str, Any], cause: str) -> None:
-    finding = judge_prometheus(dataclasses.replace(SCRAPED, **changed), WANTED)
+    finding = judge_prometheus(dataclasses.replace(SCRAPED, **changed))
     assert finding.outcome is Outcome.FAILED
     assert cause in finding.cause
 
 
+def test_without_a_page_to_scrape_prometheus_is_not_looked_at() -> None:
+    finding = judge_prometheus(PrometheusLook(READY))
+    assert finding.outcome is Outcome.SKIPPED
+    assert "no metrics page" in finding.detail
+
+
 def test_a_missing_file_of_addresses_is_named() -> None:
     gone = (dataclasses.replace(WANTED[0], exists=False),)
-    seen = dataclasses.replace(SCRAPED, targets=targets(), config=gone[0].file)
-    assert f"{gone[0].file} is not there" in judge_prometheus(seen, gone).cause
+    seen = dataclasses.replace(SCRAPED, wanted=gone, targets=targets(), config=gone[0].file)
+    assert f"{gone[0].file} is not there" in judge_prometheus(seen).cause
 
 
 def test_values_of_a_query_are_read_by_job() -> None:

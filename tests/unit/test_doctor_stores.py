@@ -124,7 +124,7 @@ def test_records_are_counted_in_the_answers_of_both_stores() -> None:
 
 
 def test_a_store_with_the_record_is_good() -> None:
-    finding = judge_store(dataclasses.replace(MISSING, count=1, waited_s=2.1), SENT)
+    finding = judge_store(dataclasses.replace(MISSING, count=1, waited_s=2.1))
     assert (finding.outcome, finding.detail) == (Outcome.OK, "Loki has the record, after 2.1 s")
 
 
@@ -133,7 +133,7 @@ def test_a_store_with_the_record_is_good() -> None:
     [Reply("", error=REFUSED), Reply("", 200, "<html>a web page"), Reply("", 404, "not found")],
 )
 def test_a_store_that_nobody_named_may_be_missing(health: Reply) -> None:
-    assert judge_store(StoreLook(Store.LOKI, health), None).outcome is Outcome.ABSENT
+    assert judge_store(StoreLook(Store.LOKI, health)).outcome is Outcome.ABSENT
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_store_that_nobody_named_may_be_missing(health: Reply) -> None:
     ],
 )
 def test_a_store_that_can_not_be_asked_has_a_cause(look: StoreLook, cause: str) -> None:
-    finding = judge_store(look, SENT)
+    finding = judge_store(dataclasses.replace(look, sent=SENT))
     assert finding.outcome is Outcome.FAILED
     assert cause in finding.cause
 
@@ -178,7 +178,7 @@ def test_a_store_that_can_not_be_asked_has_a_cause(look: StoreLook, cause: str) 
     ],
 )
 def test_what_the_agent_did_tells_why_the_record_is_missing(sent: Sent | None, cause: str) -> None:
-    finding = judge_store(MISSING, sent)
+    finding = judge_store(dataclasses.replace(MISSING, sent=sent))
     assert finding.outcome is Outcome.FAILED
     assert cause in finding.cause
     assert finding.step
@@ -187,7 +187,7 @@ def test_what_the_agent_did_tells_why_the_record_is_missing(sent: Sent | None, c
 def test_the_numbers_of_the_agent_are_in_the_cause() -> None:
     sent = dataclasses.replace(SENT, grown=Counts(read=7, sent=0, dropped=5, refused=6))
     text = "read 7 lines, sent 0, gave up 5; requests refused 6, failed 0"
-    assert text in judge_store(MISSING, sent).cause
+    assert text in judge_store(dataclasses.replace(MISSING, sent=sent)).cause
 
 
 def test_of_two_kinds_of_stores_those_that_are_there_are_told() -> None:

@@ -32,7 +32,7 @@ OWNERS = {
     "observability/instrument/ray_internals.py",
     "observability/instrument/otel_internals.py",
     "serve/ray_internals.py",
-    "serve/replica/protocol.py",
+    "serve/replica/uvicorn_internals.py",
 }
 
 
@@ -83,6 +83,7 @@ def check(message: str, package: str, name: str) -> None:
     ("module", "name"),
     [
         (uvicorn.protocols.http.httptools_impl, "HttpToolsProtocol"),
+        (uvicorn.protocols.http.httptools_impl, "RequestResponseCycle"),
         (uvicorn.protocols.websockets.websockets_sansio_impl, "WebSocketsSansIOProtocol"),
     ],
 )
@@ -90,9 +91,9 @@ def test_a_replica_says_so_when_uvicorns_protocol_is_gone(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
 ) -> None:
     monkeypatch.delattr(module, name)
-    monkeypatch.delitem(sys.modules, "serve.replica.protocol", raising=False)
+    monkeypatch.delitem(sys.modules, "serve.replica.uvicorn_internals", raising=False)
     with pytest.raises(ForeignNameError) as caught:
-        importlib.import_module("serve.replica.protocol")
+        importlib.import_module("serve.replica.uvicorn_internals")
     check(str(caught.value), "uvicorn", f"{module.__name__}.{name}")
 
 

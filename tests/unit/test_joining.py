@@ -80,6 +80,8 @@ async def test_closing_sends_what_was_written() -> None:
     transport = joining(recorder)
     transport.write(b"last words")
     transport.close()
+    assert transport.is_closing()
+    assert recorder.writes == [], "who answered may still raise, which is the record's"
     await asyncio.sleep(0)
     assert recorder.writes == [b"last words"]
     assert recorder.closed_after == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,17 @@ def test_each_public_name_is_there_and_listed() -> None:
         assert getattr(serve, name) is getattr(public, name)
     assert serve.__all__ == public.__all__
     assert set(public.__all__) <= set(dir(serve))
+
+
+def test_a_function_takes_what_the_clients_method_of_its_name_takes() -> None:
+    # `Client` is public too: its methods are what the functions call, defaults included.
+    names = [name for name in public.__all__ if hasattr(serve.Client, name)]
+    assert len(names) == 12
+    for name in names:
+        of_function = inspect.signature(getattr(serve, name))
+        of_method = inspect.signature(getattr(serve.Client, name))
+        _, *parameters = of_method.parameters.values()
+        assert of_method.replace(parameters=parameters) == of_function, name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

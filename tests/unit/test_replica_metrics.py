@@ -7,7 +7,7 @@ import pytest
 from observability import catalog
 from observability.catalog import Metric
 from observability.instrument.numbers import Buckets, Family
-from serve.replica.metrics import ReplicaMetrics
+from serve.replica.metrics import ReplicaMetrics, Times
 
 OWN = ("b", "b#1")
 
@@ -27,7 +27,7 @@ def finish(metrics: ReplicaMetrics, way: str = "http", status: int = 200, **give
     route = "/e" if way in ("http", "websocket") else ""
     queue_ms, processing_ms = given.get("queue_ms", 0.1), given.get("processing_ms", 1.5)
     size = int(given.get("batch_size", 1))
-    metrics.finish("e", route, way, status, queue_ms, processing_ms, size)
+    metrics.finish("e", route, way, status, Times(queue_ms, processing_ms), size)
 
 
 def test_a_replica_at_rest_has_its_series_at_nought(metrics: ReplicaMetrics) -> None:

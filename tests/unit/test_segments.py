@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from observability.fields import SEGMENT_PATTERN
 from observability.instrument import segments
+from observability.instrument.encode import encode_tail
+from observability.instrument.gap import Gap, encode_gap
 from observability.instrument.pruning import prune
 from observability.instrument.retention import Retention, Share
 from observability.instrument.segments import SegmentWriter, safe_name
@@ -481,3 +483,49 @@ def test_before_its_end_a_process_writes_each_line_at_once(tmp_path: Path) -> No
         assert content(tmp_path) == b"a\n"
         writer.append(b"b\n")
         assert content(tmp_path) == b"a\nb\n"
+
+
+def encode(gap: Gap) -> bytes:
+    return b"%d dropped\n" % gap.records
+
+
+def test_what_a_full_disk_did_not_take_is_told_once_there_is_room(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        writer.encode_gap = encode
+        with full_disk(0):
+            for _ in range(2):
+                writer.append(b"lost\n")
+                writer.flush()
+            writer.tell_gap()
+            assert writer.gap is not None
+            assert (writer.gap.records, "large" in writer.gap.why) == (2, True)
+        writer.append(b"a\n")
+        writer.flush()
+        writer.tell_gap()
+        assert writer.gap is None
+        assert content(tmp_path) == b"a\n2 dropped\n"
+
+
+def test_what_was_dropped_is_told_by_the_timer_and_at_the_end(tmp_path: Path) -> None:
+    with writing(tmp_path) as writer:
+        writer.encode_gap = encode
+        with full_disk(0):
+            writer.append(b"lost\n")
+            writer.flush()
+        writer.start()
+        wait_until(lambda: content(tmp_path) == b"1 dropped\n")
+        with full_disk(10):
+            writer.append(b"lost\n")
+            writer.flush()
+    assert content(tmp_path).endswith(b"1 dropped\n")
+
+
+def test_the_record_of_a_gap_says_how_many_since_when_and_why() -> None:
+    gap = Gap.begin(1, "[Errno 28] No space left on device").grow(2)
+    line = json.loads(encode_gap(gap, encode_tail({"replica": "b#abcdef"})))
+    assert line["message"] == (
+        f"3 records could not be written and are lost, the first at {gap.since}: [Errno 28] No "
+        "space left on device"
+    )
+    assert (line["dropped"], line["dropped_since"]) == (3, gap.since)
+    assert gap.since < line["time"]

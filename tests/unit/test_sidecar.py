@@ -9,17 +9,33 @@ import re
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
+from observability.fields import ENDED_WORDS
+from observability.instrument.clock import format_time
 from serve.records import ReplicaAddress
+from serve.replica.sidecar import handover
 from serve.replica.sidecar.client import MOST_OTHERS, Line, SidecarClient, choose_others
-from serve.replica.sidecar.ending import Ended, Settings, Verdict, describe_end, judge, make_answer
-from serve.replica.sidecar.exit import describe_exit, read_exit
+from serve.replica.sidecar.exit import describe_exit, name_exit, read_exit
+from serve.replica.sidecar.handover import see_idle
 from serve.replica.sidecar.program import MESSAGE_BYTES
 from serve.replica.sidecar.registry import enter, leave, living, registry_folder
+from serve.replica.sidecar.report import Report
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, Lost, Stage, read_slot
+from serve.replica.sidecar.verdict import (
+    Ended,
+    Settings,
+    Verdict,
+    describe_end,
+    judge,
+    make_answer,
+)
 
 SETTINGS = Settings("model", "model#abc", 1, "/segments", {}, "/registry")
 
@@ -48,8 +64,8 @@ def test_a_connection_is_at_what_the_replica_noted_last(memory: mmap.mmap) -> No
     line.begin(head())
     lost = read(memory)
     assert (lost.stage, lost.kept, lost.is_begun) == (Stage.RUNNING, head(), True)
-    line.send(10, is_whole=False)
-    line.send(5, is_whole=True)
+    line.send(10)
+    line.end(5)
     assert read(memory, sent=15) == Lost(Stage.IDLE)
     line.begin(head("POST"))
     assert (read(memory, sent=15).stage, read(memory, sent=15).kept) == (
@@ -67,9 +83,9 @@ def test_an_answer_that_was_written_may_not_have_left(
 ) -> None:
     line = Line(memory, 1, -1)
     line.begin(head())
-    line.send(10, is_whole=False)
+    line.send(10)
     assert read(memory, sent=min(sent, 10)).stage is stage
-    line.send(5, is_whole=True)
+    line.end(5)
     assert read(memory, sent=sent).stage is stage
 
 
@@ -78,10 +94,10 @@ def test_what_is_sent_before_an_answer_is_none_of_it(memory: mmap.mmap) -> None:
     line.begin(head("POST"))
     line.send_before(25)  # 100 Continue
     assert read(memory, sent=25).stage is Stage.RUNNING
-    line.send(10, is_whole=False)
+    line.send(10)
     assert read(memory, sent=25).stage is Stage.RUNNING
     assert read(memory, sent=26).stage is Stage.ANSWERING
-    line.end()
+    line.end(0)
     assert read(memory, sent=35) == Lost(Stage.IDLE)
 
 
@@ -110,7 +126,7 @@ def test_what_is_no_request_is_nothing(memory: mmap.mmap, unread: bytes) -> None
 def test_unread_bytes_beside_an_answer_are_no_request(memory: mmap.mmap) -> None:
     line = Line(memory, 1, -1)
     line.begin(head("POST", "content-length: 100"))
-    line.send(10, is_whole=False)
+    line.send(10)
     assert judge(read(memory, head(), sent=10), SETTINGS) is Verdict.CLOSE
 
 
@@ -264,6 +280,28 @@ def test_how_the_process_ended_is_said_in_words(status: int | None, said: str) -
     assert said in describe_exit(status)
 
 
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [(3 << 8, "exit code 3"), (9, "SIGKILL"), (99, "signal 99"), (None, "unknown")],
+)
+def test_how_the_process_ended_has_a_name(status: int | None, name: str) -> None:
+    assert name_exit(status) == name
+
+
+def test_the_records_of_an_end_have_its_time_whenever_they_are_written(tmp_path: Path) -> None:
+    static = {"replica": "model#abc"}
+    report = Report(str(tmp_path), "replica_model#abc", static, 9, time.monotonic() - 60)
+    report.tell("it ran", Lost(Stage.RUNNING, head(), time.monotonic() - 61))
+    report.close()
+    (path,) = tmp_path.iterdir()
+    end, ran = map(json.loads, path.read_bytes().splitlines())
+    assert end["message"].startswith(ENDED_WORDS)
+    assert end["time"] < ran["time"] < format_time(time.time_ns() - 59 * 10**9)
+    assert (end["died_by"], ran["died_by"]) == ("SIGKILL", "SIGKILL")
+    assert (ran["request_id"], ran.get("retries", 0)) == ("r-1", 0)
+    assert 900 < ran["processing_ms"] < 1100
+
+
 @pytest.mark.parametrize(("code", "status"), [("os._exit(3)", 3 << 8), ("os.kill(0, 0)", 0)])
 def test_the_kernel_tells_how_a_process_ended_if_it_is_new_enough(code: str, status: int) -> None:
     with subprocess.Popen([sys.executable, "-c", f"import os; {code}"]) as process:
@@ -271,3 +309,55 @@ def test_the_kernel_tells_how_a_process_ended_if_it_is_new_enough(code: str, sta
     told = read_exit(pidfd)
     os.close(pidfd)
     assert told in (status, None)
+
+
+@pytest.fixture
+def other() -> Iterator[socket.socket]:
+    """Another replica: it answers one request, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                asked = connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + asked.partition(b" HTTP")[0])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener
+        thread.join(60)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_that_met_the_replicas_end_on_an_idle_connection_gets_another_replica(
+    other: socket.socket, tmp_path: Path, method: str
+) -> None:
+    told: SimpleQueue[Ended] = SimpleQueue()
+    ours, theirs = socket.socketpair()
+    left, gone = socket.socketpair()
+    left.close()  # HAProxy has closed this one: nothing to wait for
+    settings = SETTINGS._replace(registry=str(tmp_path), others=[other.getsockname()])
+    waiting = threading.Thread(target=see_idle, args=([theirs, gone], settings, told))
+    waiting.start()
+    ours.sendall(head(method))
+    ours.settimeout(60)
+    answer = b""
+    while data := ours.recv(65_536):
+        answer += data
+    ours.close()
+    assert answer == f"HTTP/1.1 200 OK\r\n\r\n{method} /f".encode()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    lost, verdict = told.get(timeout=60)
+    assert (lost.is_begun, lost.request_id, verdict) == (False, "r-1", Verdict.REPEAT)
+    assert gone.fileno() < 0
+
+
+def test_idle_connections_are_closed_when_no_request_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "IDLE_S", 0.01)
+    ours, theirs = socket.socketpair()
+    see_idle([theirs], SETTINGS, SimpleQueue())
+    assert ours.recv(1) == b""
+    ours.close()

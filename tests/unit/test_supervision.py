@@ -186,9 +186,10 @@ async def test_each_last_step_is_done_whatever_became_of_those_before() -> None:
 ROOT = Path(__file__).parents[2]
 SEEN_OTHERWISE = {
     "serve/handle/handle.py:_send": "the caller's own task",
-    "serve/handle/handle.py:call": "the caller's own task",
+    "serve/handle/handle.py:_begin_first": "the caller's own task",
     "serve/handle/registry.py:open_registry": "followed by a future",
     "serve/handle/registry.py:_renew_secret": "awaited there",
+    "serve/replica/protocol.py:_start": "answers its caller whatever happens",
     "serve/transport/served.py:_start": "answers its caller whatever happens",
     "serve/transport/loopthread.py:__init__": "a loop; what runs on it is followed by a future",
     "serve/transport/loopthread.py:_take": "followed by a future",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from observability.fields import FIELDS
 from observability.trail.query import Record
-from observability.trail.show import BAR, show_record, show_request
+from observability.trail.show import _STAGES, BAR, show_record, show_request
 from observability.trail.tree import assemble
 
 TIME = "2026-11-23T02:00:00.100000000Z"
@@ -117,10 +117,60 @@ def test_a_step_that_waited_too_long_says_so() -> None:
     assert lines[2].endswith("◀ most of the time was spent waiting")
 
 
-def test_a_lost_step_is_shown_as_lost() -> None:
-    lines = lines_of(call(10, 20, parent_id="killed"))
-    assert lines[1] == "lost: this step left no record (its process was killed?)"
-    assert lines[2].startswith("└─ call e.__call__")
+ENDED: Record = {
+    **{"time": "2026-11-23T02:00:00.090000000Z", "kind": "log", "level": "ERROR"},
+    **{"replica": "model#abcdef", "message": "ended", "died_by": "SIGKILL", "component": "serve"},
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_live", "head"),
+    [
+        ([], False, "no record (yet): under way, or lost (was at model#abcdef)"),
+        (
+            [],
+            True,
+            "lost: no record, no replica has it under way, died of it or dropped records "
+            "(was at model#abcdef)",
+        ),
+        (
+            [{**LOG, "message": "7 dropped", "dropped": 7, "request_id": ""}],
+            True,
+            "not recorded: at model#abcdef 7 dropped (was at model#abcdef)",
+        ),
+        (
+            [ENDED],
+            True,
+            "a step  killed  model#abcdef  +0.0 ms  ran 40.0 ms    ✗ its process ended by SIGKILL",
+        ),
+    ],
+    ids=["unknown", "lost", "dropped", "killed"],
+)
+def test_a_step_without_a_record_is_shown_as_what_is_known_of_it(
+    facts: list[Record], is_live: bool, head: str
+) -> None:
+    said = {**LOG, "time": "2026-11-23T02:00:00.050000000Z"}
+    roots = assemble([said, *facts], is_live=is_live)
+    lines = [click.unstyle(line) for line in show_request(roots, "r-1")]
+    assert lines[1] == head
+    assert lines[2].endswith("Some info!")
+
+
+@pytest.mark.parametrize("stage", ["gate", "thread", "batch", "run", "send", "queue", "sent"])
+def test_a_step_under_way_says_since_when_and_what_it_is_at(stage: str) -> None:
+    running = {**ACCESS, "kind": "under_way", "stage": stage, "backend": "model"}
+    del running["status"]
+    line = lines_of(running)[1]
+    assert line.startswith("GET /f  under way  model#abcdef  +0.0 ms  waited 10.0 ms  ran 90.0 ms")
+    assert f":00.000: {_STAGES[stage]}" in line
+
+
+def test_a_step_that_another_replica_had_first_shows_that_attempt() -> None:
+    ended = {**ENDED, "request_id": "r-1", "processing_ms": 50.0, "backend": "model"}
+    lines = lines_of({**ACCESS, "replica": "model#second", "backend": "model", "retries": 1}, ended)
+    assert "  attempt 2" in lines[1]
+    assert lines[2].startswith("└─ attempt 1  killed  model#abcdef  +40.0 ms  ran 50.0 ms  |")
+    assert lines[2].endswith("✗ its process ended by SIGKILL")
 
 
 def test_several_requests_of_one_id_are_said_to_be_several() -> None:

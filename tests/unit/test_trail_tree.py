@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observability.trail.query import Record
-from observability.trail.tree import Step, assemble, describe, slow_steps, to_epoch
+from observability.trail.step import State, Step, to_epoch
+from observability.trail.tree import assemble, slow_steps
 
 BEGIN_S = to_epoch({"time": "2026-11-23T02:00:00.000000000Z"})
 
@@ -211,7 +212,7 @@ def test_a_time_is_read_to_the_microsecond() -> None:
 
 def test_a_tree_is_told_as_plain_data() -> None:
     (root,) = assemble([access("front", 0, 100, status=500), access("model", 10, 30, "front")])
-    told = describe(root)
+    told = root.describe()
     assert (told["failed"], told["own_ms"], told["queue_ms"]) == (True, 80.0, 0.0)
     assert told["access"]["replica"] == "front#1"
     (child,) = told["children"]
@@ -263,7 +264,7 @@ def test_every_record_is_in_the_trees_exactly_once(found: list[Record]) -> None:
     told += [record for step in steps for record in step.logs]
     assert sorted(map(id, told)) == sorted(map(id, found))
     for root in roots:
-        describe(root)
+        root.describe()
         assert slow_steps(root) <= {id(step) for step in root.walk()}
 
 
@@ -280,7 +281,7 @@ def test_a_step_does_not_begin_before_its_call_was_made() -> None:
     (deep,) = middle.children
     assert [ms(step.started_s) for step in (root, middle, deep)] == [100.0, 120.0, 130.0]
     assert ms(middle.time_of(middle.logs[0])) == 125.0
-    assert [describe(step)["clock_behind_ms"] for step in (root, middle, deep)] == [0, 50, 50]
+    assert [step.describe()["clock_behind_ms"] for step in (root, middle, deep)] == [0, 50, 50]
 
 
 def test_a_clock_that_is_ahead_is_left_alone() -> None:
@@ -288,14 +289,42 @@ def test_a_clock_that_is_ahead_is_left_alone() -> None:
     assert root.children[0].shift_s == 0.0
 
 
-@given(st.lists(st.tuples(st.floats(-1e4, 1e4), st.floats(0, 1e4)), min_size=2, max_size=6))
-def test_no_offset_is_negative_whatever_the_clocks(times: list[tuple[float, float]]) -> None:
-    records = [
-        access(f"s{n}", begin + 2e4, begin + length + 2e4, f"s{n - 1}" if n else "")
-        for n, (begin, length) in enumerate(times)
-    ]
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-1e4, 1e4), st.floats(0, 1e4), st.sampled_from(["s", "batch"]), st.booleans()
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    st.sampled_from(["call", "remote", "shadow"]),
+)
+def test_no_offset_is_negative_whatever_the_clocks(
+    times: list[tuple[float, float, str, bool]], way: str
+) -> None:
+    """Of calls of each way, of what a batch called, and of what has not ended."""
+    records = []
+    for n, (begin, length, called_by, is_ended) in enumerate(times):
+        parent = f"{called_by}{n - 1}" if n else ""
+        record = access(f"s{n}", begin + 2e4, begin + length + 2e4, parent, way=way)
+        record["batch_span_id"] = f"batch{n}"
+        records.append(record if is_ended or not n else record | {"kind": "under_way"})
     (root,) = assemble(records)
     assert all(step.started_s >= root.started_s - 1e-6 for step in root.walk())
+
+
+def test_an_attempt_does_not_begin_before_its_request() -> None:
+    """The clock that HAProxy's reading of the head is told by may be ahead of its replica's."""
+    ended = log("one", 90, "ended", died_by="SIGKILL", request_id="r", backend="b")
+    ended["processing_ms"] = 100.0
+    called = access("deep", -5 + 20, 30, "one-span")
+    said = log("one", 15, "said", span_id="one-span", backend="b")
+    records = [called, said, ended, access("two", 0, 200, backend="b", retries=1)]
+    (root,) = assemble(records)
+    (attempt,) = root.children
+    assert attempt.is_attempt
+    assert ms(attempt.started_s) == ms(root.started_s) == 0
+    assert [ms(child.started_s) for child in attempt.children] == [25.0]
 
 
 def test_the_time_for_sending_is_part_of_a_step() -> None:
@@ -311,3 +340,84 @@ def test_what_a_batch_called_hangs_on_each_of_its_requests() -> None:
     ]
     (root,) = assemble(records)
     assert shape(root) == ("one", [], [("called", [], [])])
+
+
+def under_way(name: str, begin_ms: float, parent: str = "", **more: Any) -> Record:
+    record = access(name, begin_ms, 100, parent, kind="under_way", stage="run", **more)
+    del record["status"]
+    return record
+
+
+def test_a_step_under_way_is_in_the_tree_with_what_was_said_in_it() -> None:
+    records = [under_way("front", 0), log("front", 5, "begin"), access("model", 10, 20, "front")]
+    (root,) = assemble(records, is_live=True)
+    assert shape(root) == ("front", ["begin"], [("model", [], [])])
+    assert (root.state, root.is_failed) == (State.UNDER_WAY, False)
+
+
+@pytest.mark.parametrize("has_span", [True, False])
+def test_what_ended_while_it_was_asked_for_is_told_once(has_span: bool) -> None:
+    records = [under_way("front", 0), access("front", 0, 101)]
+    if not has_span:
+        for record in records:
+            del record["span_id"]
+    (root,) = assemble(records, is_live=True)
+    assert root.state is State.ENDED
+
+
+def test_of_two_calls_alike_the_one_that_ended_is_told_as_ended() -> None:
+    records = [under_way("m", 0, "f"), under_way("m", 0.1, "f"), access("m", 0, 101, "f")]
+    records.append(access("front", 0, 200, span_id="f"))
+    for record in records[:3]:
+        record["span_id"] = ""
+    (root,) = assemble(records, is_live=True)
+    assert [child.state for child in root.children] == [State.ENDED, State.UNDER_WAY]
+
+
+@pytest.mark.parametrize("stage", ["queue", "sent"])
+def test_a_call_that_its_replica_tells_of_is_not_told_by_its_caller_too(stage: str) -> None:
+    sent = under_way("model", 10, "front") | {"stage": stage, "span_id": ""}
+    if stage == "queue":
+        del sent["replica"]
+    arrived = [under_way("model", 10, "front"), under_way("front", 0)]
+    (root,) = assemble([sent, *arrived], is_live=True)
+    assert [child.access and child.access["stage"] for child in root.children] == ["run"]
+    (root,) = assemble([sent, arrived[1]], is_live=True)
+    assert [child.access and child.access["stage"] for child in root.children] == [stage]
+
+
+def end_of(name: str, at_ms: float, **more: Any) -> Record:
+    return log(name, at_ms, "ended", died_by="SIGKILL", **more)
+
+
+def test_a_process_that_was_started_anew_is_not_the_one_that_ended() -> None:
+    records = [log("m", 5, "first", pid=1), access("m", 0, 100, pid=2, backend="m")]
+    facts = [end_of("m", 20, pid=1, backend="m"), end_of("m", 300, pid=2, backend="m")]
+    records[0]["backend"] = "m"
+    (root,) = assemble([*records, *facts], is_live=True)
+    (attempt,) = root.children
+    assert attempt.fate is facts[0]
+    assert (attempt.state, attempt.is_attempt, attempt.total_ms) == (
+        State.KILLED,
+        True,
+        pytest.approx(15, abs=0.01),
+    )
+
+
+def test_what_a_killed_step_called_hangs_on_it_though_it_said_nothing() -> None:
+    killed = end_of("front", 50, request_id="r", processing_ms=50.0)
+    (root,) = assemble([access("model", 10, 20, "gone"), killed], is_live=True)
+    assert shape(root) == ("lost", ["ended"], [("model", [], [])])
+
+
+@pytest.mark.parametrize(
+    ("replica", "at_ms", "state"),
+    [("front", 60, State.DROPPED), ("other", 60, State.LOST), ("front", 1, State.LOST)],
+)
+def test_a_record_may_be_among_those_that_its_replica_dropped_later(
+    replica: str, at_ms: float, state: State
+) -> None:
+    gap = log(replica, at_ms, "3 dropped", dropped=3)
+    (root,) = assemble([log("front", 5, "said"), gap], is_live=True)
+    assert root.state is state
+    assert root.describe()["dropped"] == (3 if state is State.DROPPED else None)

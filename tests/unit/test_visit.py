@@ -14,10 +14,11 @@ from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.retention import Retention
 from observability.instrument.segments import SegmentWriter
+from observability.instrument.waits import Waits
 from serve.errors import QueueTimeoutError
 from serve.replica.metrics import ReplicaMetrics
 from serve.replica.trail import ReplicaTrail
-from serve.replica.visit import Visit
+from serve.replica.visit import Visit, under_way
 
 HOUR_S = 3600.0
 
@@ -92,3 +93,36 @@ def test_a_caller_from_the_future_has_waited_for_nothing(
 ) -> None:
     record = told(Visit.begin, ago_s=-HOUR_S)
     assert 0 <= record["queue_ms"] < 5000
+
+
+def test_a_visit_is_under_way_until_it_ends_or_is_withdrawn() -> None:
+    for end in (Visit.end, Visit.withdraw):
+        visit = Visit(lambda _: None, RequestContext("id"), "call", "m")
+        assert visit in under_way
+        end(visit)
+        assert visit not in under_way
+
+
+def test_what_a_visit_is_at_and_its_times_so_far_are_told_without_ending_it() -> None:
+    ended: list[Visit] = []
+    context = RequestContext("id")
+    visit = Visit(ended.append, context, "call", "m")
+    seen = [visit.stage]
+    visit.begin()
+    context.waits = waits = Waits()
+    for for_batch in (False, True):
+        waits.begin(for_batch=for_batch)
+        seen.append(visit.stage)
+        so_far = visit.as_if_ended()
+        assert so_far.thread_s + so_far.batch_s > 0
+        waits.end()
+    seen.append(visit.stage)
+    visit.begin_sending()
+    seen.append(visit.stage)
+    assert seen == ["gate", "thread", "batch", "run", "send"]
+    so_far = visit.as_if_ended()
+    assert so_far.send_s > 0
+    assert (ended, visit.is_ended, visit.send_s) == ([], False, 0.0)
+    visit.end()
+    assert ended == [visit]
+    assert visit.processing_s >= so_far.processing_s

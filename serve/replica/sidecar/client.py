@@ -16,14 +16,18 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from observability.instrument.supervision import keep_running
 from serve.records import ReplicaAddress
 from serve.replica.sidecar import program, registry
-from serve.replica.sidecar.ending import Settings
 from serve.replica.sidecar.slots import HEAD, KEPT_BYTES, SLOT_BYTES, SLOTS, Stage
+from serve.replica.sidecar.verdict import Settings
 
 SIDECAR = "sidecar of the replica"
 START_S = 30.0
 """Longest time for it to start, seconds."""
+
+UP_S = 5.0
+"""How long a replica that starts waits for its sidecar, seconds: then it serves without one."""
 
 RETRY_S = 0.01
 """Pause when its socket is full, seconds."""
@@ -41,12 +45,16 @@ def is_supported() -> bool:
     return hasattr(os, "memfd_create")
 
 
+_pack_head = HEAD.pack_into
+
+
 class Line:
     """One connection, as its sidecar sees it. Its methods are on the request path."""
 
     __slots__ = (
         "_before",
         "_began_s",
+        "_first",
         "_kept",
         "_memory",
         "_offset",
@@ -58,6 +66,7 @@ class Line:
     def __init__(self, memory: mmap.mmap, slot: int, descriptor: int) -> None:
         self._memory = memory
         self._offset = slot * SLOT_BYTES
+        self._first = self._offset + HEAD.size
         self._kept = self._before = self._written = 0
         self._began_s = 0.0
         self.slot = slot
@@ -69,36 +78,27 @@ class Line:
         kept = received[:KEPT_BYTES]
         self._kept = len(kept)
         self._began_s = time.monotonic()
-        self._before = self._written
-        first = self._offset + HEAD.size
-        self._memory[first : first + self._kept] = kept
-        self._note(Stage.RUNNING)
+        self._memory[self._first : self._first + self._kept] = kept
+        self.send_before(0)
 
     def send_before(self, size: int) -> None:
         """So many bytes that are none of the answer are handed to the kernel."""
+        self._written = self._before = self._written + size
+        _pack_head(
+            *(self._memory, self._offset, Stage.RUNNING),
+            *(self._kept, self._began_s, self._before, self._written),
+        )
+
+    def send(self, size: int) -> None:
+        """So many bytes of the answer are handed to the kernel, and they are not its last."""
         self._written += size
-        self._before = self._written
-        self._note(Stage.RUNNING)
 
-    def send(self, size: int, *, is_whole: bool) -> None:
-        """So many bytes of the answer are handed to the kernel; `is_whole`: its last ones."""
+    def end(self, size: int) -> None:
+        """Its last ones are. Whether the kernel has them is seen when we are dead."""
         self._written += size
-        if is_whole:
-            self.end()
-
-    def end(self) -> None:
-        """All of the answer was handed on. Whether the kernel has it is seen when we are dead."""
-        self._note(Stage.WRITTEN)
-
-    def _note(self, stage: Stage) -> None:
-        HEAD.pack_into(
-            self._memory,
-            self._offset,
-            stage,
-            self._kept,
-            self._began_s,
-            self._before,
-            self._written,
+        _pack_head(
+            *(self._memory, self._offset, Stage.WRITTEN),
+            *(self._kept, self._began_s, self._before, self._written),
         )
 
 
@@ -128,6 +128,14 @@ class SidecarClient:
         self._control: socket.socket | None = None
         self._unsent: deque[tuple[bytes, int]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._is_up = asyncio.Event()
+        self._is_stopped = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def wait_until_up(self) -> None:
+        """Until a sidecar is there, or `UP_S` are over: what came before would end unanswered."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_up.wait(), UP_S)
 
     def cover_listener(self, listener: socket.socket) -> None:
         """Have what was not accepted yet outlive this process; say where it is, at the first."""
@@ -188,18 +196,28 @@ class SidecarClient:
                 self._tell_listener(listener)
             for line in self._lines.values():
                 self._tell(program.CONNECTION.pack(b"+", line.slot), line.descriptor)
+            self._is_up.set()
             said = await self._until_gone(ours)
         finally:
+            self._is_up.clear()
             self._control = None
+            if self._is_stopped:
+                _quit(ours)
             ours.close()
         raise RuntimeError(f"it ended. {said.decode(errors='replace')}".rstrip())
 
+    def start(self) -> None:
+        """Have a sidecar from now on, and another one when it ends."""
+        self._task = self._loop.create_task(keep_running(SIDECAR, self.keep))
+
     def stop(self) -> None:
-        """Let the sidecar go: the replica ends in order. Call it before `keep` is cancelled."""
+        """Let the sidecar go: the replica ends in order."""
         registry.leave(*self._place, os.getpid())
+        self._is_stopped = True
         if self._control is not None:
-            with contextlib.suppress(OSError):
-                self._control.send(program.QUIT)
+            _quit(self._control)
+        if self._task is not None:
+            self._task.cancel()
 
     def _describe(self) -> bytes:
         return json.dumps({**self._settings._asdict(), "path": sys.path}).encode()
@@ -250,3 +268,8 @@ class SidecarClient:
                 self._loop.call_later(RETRY_S, self._send)
             else:  # it is gone, which `keep` hears
                 self._unsent.clear()
+
+
+def _quit(control: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        control.send(program.QUIT)

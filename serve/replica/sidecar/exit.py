@@ -7,6 +7,8 @@ import signal
 import struct
 import time
 
+from observability.fields import ENDED_WORDS
+
 WAIT_S = 0.5
 """Longest wait for its parent, who has to take note of the end first, seconds."""
 
@@ -33,20 +35,29 @@ def read_exit(pidfd: int) -> int | None:
     return None
 
 
-def describe_exit(status: int | None) -> str:
-    """A status in words, with what it may mean."""
+def name_exit(status: int | None) -> str:
+    """A status in a word or two: `exit code 3`, `SIGKILL`, `unknown`."""
     if status is None:
-        return "This replica's process ended"
+        return "unknown"
     number = status & 0x7F
     if not number:
-        return f"This replica's process ended: exit code {status >> 8}"
+        return f"exit code {status >> 8}"
     try:
-        name = signal.Signals(number).name
+        return signal.Signals(number).name
     except ValueError:
-        name = f"signal {number}"
+        return f"signal {number}"
+
+
+def describe_exit(status: int | None) -> str:
+    """A status as a sentence, with what it may mean."""
+    if status is None:
+        return ENDED_WORDS
+    name = name_exit(status)
+    if not status & 0x7F:
+        return f"{ENDED_WORDS}: {name}"
     why = {
         "SIGKILL": ": somebody's kill -9, Ray, or the kernel when memory runs out",
         "SIGSEGV": ": native code of a library, most likely",
         "SIGABRT": ": native code of a library, most likely",
     }.get(name, "")
-    return f"This replica's process ended by {name}{why}"
+    return f"{ENDED_WORDS} by {name}{why}"

@@ -19,7 +19,7 @@ LISTENER = b"l"
 """A socket on which the replica listens: connections that it has not accepted end with it, too."""
 
 SETTINGS = b"{"
-"""First byte of a message that is a JSON object: `ending.Settings`, and `path` to import from."""
+"""First byte of a message that is a JSON object: `verdict.Settings`, and `path` to import from."""
 
 QUIT = b"q"
 """The replica takes its leave."""
@@ -89,7 +89,8 @@ class Sidecar:
 
         settings = json.loads(self._settings)
         sys.path[:] = settings.pop("path")
-        from serve.replica.sidecar.ending import Settings, end_all
+        from serve.replica.sidecar.ending import end_all
+        from serve.replica.sidecar.verdict import Settings
 
         end_all(
             self._replica,
