@@ -93,8 +93,8 @@ class Threads:
         logging.getLogger("user").info("said at once")
 
     def _work(self, kind: str) -> None:
-        logging.getLogger("user").info("said in %s", kind)
         serve.get_handle(self._below).call().result(60)
+        logging.getLogger("user").info("said in %s", kind)  # a step has a span once it calls
 
 
 def _run(thread: threading.Thread) -> None:
