@@ -63,7 +63,8 @@ def get_current_replica_tag() -> str:
 def get_request_context() -> RequestContext:
     """The request that the caller works for: its id, endpoint, route and trace id.
 
-    It follows asyncio tasks and handler threads; threads of one's own need `serve.carry_context`.
+    It follows asyncio tasks, handler threads, and threads and pools of one's own; what reaches a
+    thread through a queue needs `serve.carry_context`.
 
     Raises:
         RayServeException: called outside a request: in a constructor, in a driver, or in a thread
@@ -73,8 +74,8 @@ def get_request_context() -> RequestContext:
     if context is None:
         raise RayServeException(
             "`serve.get_request_context()` may only be called while a request is served. Call it "
-            "in a handler; for a thread that a handler starts, wrap the thread's function: "
-            "threading.Thread(target=serve.carry_context(work))."
+            "in a handler; for work that reaches a thread through a queue, wrap the function: "
+            "queue.put(serve.carry_context(work))."
         )
     return context
 

@@ -246,7 +246,7 @@ def _tell_thread_exception(args: threading.ExceptHookArgs) -> None:
         return
     name = args.thread.name if args.thread is not None else "a thread"
     error = args.exc_type() if args.exc_value is None else args.exc_value
-    token = request_context.set(getattr(error, "tagtrail_request", None))
+    token = request_context.set(getattr(error, "tagtrail_request", request_context.get()))
     logger.error(
         "Uncaught exception in thread %s", name, exc_info=(args.exc_type, error, args.exc_traceback)
     )

@@ -140,10 +140,10 @@ request_context: ContextVar[RequestContext | None] = ContextVar("tagtrail_reques
 
 
 def carry_context(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, bound to the request it is made in: for threads that a handler starts.
+    """The function, bound to the request it is made in, and to all other context variables.
 
-    `threading.Thread(target=serve.carry_context(work))`, `pool.submit(serve.carry_context(work))`:
-    what it logs, and the calls it makes, belong to the request. asyncio tasks need no help.
+    `queue.put(serve.carry_context(work))`: wherever it is run, what it logs and the calls it makes
+    belong to the request. asyncio tasks, threads and pools of threads need no help in a replica.
     """
     context = copy_context()
     request = request_context.get()

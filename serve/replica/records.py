@@ -9,6 +9,7 @@ from observability.instrument.capture import install
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.numbers import process_numbers
 from observability.instrument.segments import SegmentWriter
+from observability.instrument.thread_context import carry_into_threads
 from serve.replica.metrics import ReplicaMetrics
 from serve.replica.trail import ReplicaTrail
 
@@ -42,6 +43,7 @@ class ReplicaRecords:
         self.folder = folder
         self.writer = writer = SegmentWriter(folder, f"replica_{replica_tag}", config.retention)
         self._capture = install(writer, static, config, streams=True)
+        self._stop_carrying = carry_into_threads()
         self.metrics = ReplicaMetrics(backend_tag, replica_tag, lambda: self._capture.counts)
         process_numbers.join(self.metrics.collect)
         self.trail = ReplicaTrail(writer, static, self.metrics, config)
@@ -62,4 +64,5 @@ class ReplicaRecords:
     def close(self) -> None:
         """Write everything and let go of all that was taken: the process goes on."""
         process_numbers.leave(self.metrics.collect)
+        self._stop_carrying()
         self._capture.close()

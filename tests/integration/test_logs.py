@@ -346,16 +346,14 @@ def test_an_exception_is_one_record_wherever_it_is_raised(
     assert access["error"].startswith("ValueError: first line")
 
 
-def test_tasks_and_threads_that_carry_it_keep_the_context(
-    instance: Instance, bring_up: Deploy
-) -> None:
+def test_tasks_and_threads_keep_the_context(instance: Instance, bring_up: Deploy) -> None:
     name = bring_up(Spreading)
     replica = ask(instance, f"/{name}", "spreads").headers["X-Serve-Replica"]
 
     told = {r["message"]: r for r in of_replica(replica) if r.get("logger") == "spread"}
 
     carried = {message for message, r in told.items() if r.get("request_id") == "spreads"}
-    assert carried == {"task", "created", "thread carried", "to_thread"}
+    assert carried == {"task", "created", "thread carried", "thread plain", "to_thread"}
     assert told["thread plain"]["thread"] == "my-plain"
 
 
