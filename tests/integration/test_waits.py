@@ -60,7 +60,9 @@ def told(name: str, count: int) -> list[Record]:
     """The access records of an endpoint, once there are so many."""
     return wait_until(
         lambda: (
-            len(found := read_records(lambda r: r["kind"] == "access" and r.get("endpoint") == name))
+            len(
+                found := read_records(lambda r: r["kind"] == "access" and r.get("endpoint") == name)
+            )
             >= count
             and found
         )
