@@ -69,7 +69,7 @@ class SegmentWriter:
         self._fd = -1
         self._bytes = 0
         self._is_torn = False
-        self._is_direct = False
+        self._is_direct = self._is_writing = False
         self._is_closed = threading.Event()
         self._has_complained = False
         self._timer = threading.Thread(
@@ -93,14 +93,17 @@ class SegmentWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that waits with one system call."""
+        """Write all that waits with one system call; what another thread writes is written, too."""
         lines = self._lines
-        if not lines:
+        # In this order: lines are taken only once the mark is there, which stays until they are
+        # written. Whoever asks between the two must wait, or an answer leaves before its record.
+        if not lines and not self._is_writing:
             return
         with self._lock:
             count = len(lines)
             if count == 0:  # another thread was quicker
                 return
+            was_writing, self._is_writing = self._is_writing, True  # a finaliser may log within
             chunk = (
                 lines.popleft() if count == 1 else b"".join([lines.popleft() for _ in range(count)])
             )
@@ -110,6 +113,8 @@ class SegmentWriter:
             except OSError as error:
                 self._drop(count, error)
                 self._complain(error)
+            finally:
+                self._is_writing = was_writing
 
     def tell_gap(self) -> None:
         """Write that records were dropped, if any were and there is room for it."""
@@ -143,7 +148,7 @@ class SegmentWriter:
         self._lines.clear()
         self.gap = None
         self._lock = threading.RLock()
-        self._is_torn = False
+        self._is_torn = self._is_writing = False
         self._is_direct = True
         self._let_go()
 

@@ -529,3 +529,34 @@ def test_the_record_of_a_gap_says_how_many_since_when_and_why() -> None:
     )
     assert (line["dropped"], line["dropped_since"]) == (3, gap.since)
     assert gap.since < line["time"]
+
+
+def test_a_flush_waits_for_what_another_thread_has_taken_and_not_yet_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_taken, may_write, is_flushed = (threading.Event() for _ in range(3))
+    write, seen = os.write, list[bytes]()
+
+    def write_late(fd: int, data: bytes) -> int:
+        is_taken.set()
+        assert may_write.wait(WAIT_S)
+        return write(fd, data)
+
+    def flush_and_look() -> None:
+        writer.flush()
+        seen.append(content(tmp_path))
+        is_flushed.set()
+
+    with writing(tmp_path) as writer:
+        writer.append(b"a\n")
+        monkeypatch.setattr(segments.os, "write", write_late)
+        timer = threading.Thread(target=writer.flush)
+        timer.start()
+        assert is_taken.wait(WAIT_S)
+        answering = threading.Thread(target=flush_and_look)
+        answering.start()
+        is_flushed.wait(0.2)  # long enough for one that does not wait
+        may_write.set()
+        for thread in (timer, answering):
+            thread.join(WAIT_S)
+    assert seen == [b"a\n"]
