@@ -15,7 +15,7 @@ from observability.instrument.gap import make_gap_line
 from observability.instrument.segments import SegmentWriter
 from serve.call import Call
 from serve.handle.registry import calls_under_way
-from serve.replica.trail import read_times
+from serve.replica.trail import begin_record, read_times
 from serve.replica.visit import Visit, under_way
 
 UNDER_WAY = "under_way"
@@ -58,30 +58,8 @@ def _is_of(request_id: str, context: RequestContext) -> bool:
 
 
 def _describe_visit(visit: Visit, static: Mapping[str, Any]) -> Record:
-    stage, times, context = visit.stage, read_times(visit.as_if_ended()), visit.context
-    record = AccessRecord(
-        way=visit.way,
-        method=visit.method,
-        path=visit.path,
-        endpoint=context.endpoint,
-        route=context.route,
-        request_id=context.request_id,
-        trace_id=context.trace_id,
-        span_id=context.span_id,
-        parent_id=context.parent_id,
-        queue_ms=times.queue,
-        sender_ms=times.sender,
-        replica_ms=times.replica,
-        batch_ms=times.batch,
-        processing_ms=times.processing,
-        send_ms=times.send,
-        retries=visit.retries,
-        batch_ids=context.batch_ids,
-    )
-    if context.batch is not None:
-        record.batch_mates = tuple(i for i in context.batch.batch_ids if i != context.request_id)
-        record.batch_span_id = context.batch.span_id
-    return _finish(record, stage, static)
+    stage = visit.stage
+    return _finish(begin_record(visit, read_times(visit.as_if_ended())), stage, static)
 
 
 def _describe_call(call: Call, backend: str, replica: str) -> Record:

@@ -14,7 +14,6 @@ from typing import Any
 from observability.instrument import tracing
 from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.access_log import AccessLog
-from observability.instrument.context import RequestContext
 from observability.instrument.logging_config import LoggingConfig
 from observability.instrument.segments import SegmentWriter
 from observability.instrument.traceparent import parse_traceparent
@@ -112,8 +111,6 @@ class ReplicaTrail:
         if not self._is_recorded and tracer is None:
             return
         record = _make_record(visit, times)
-        if context.batch is not None:
-            _name_mates(record, context.batch)
         if self._is_recorded:
             self._access.write(record)
         if tracer is not None and trace is not None:
@@ -135,14 +132,13 @@ def read_times(visit: Visit) -> Times:
     )
 
 
-def _make_record(visit: Visit, times: Times) -> AccessRecord:
+def begin_record(visit: Visit, times: Times) -> AccessRecord:
+    """What a record says of a visit, ended or not; `times` are its so far, of `read_times`."""
     context = visit.context
-    return AccessRecord(
-        level="ERROR" if visit.failure is not None else "",
+    record = AccessRecord(
         way=visit.way,
         method=visit.method,
         path=visit.path,
-        status=visit.status,
         endpoint=context.endpoint,
         route=context.route,
         request_id=context.request_id,
@@ -155,19 +151,25 @@ def _make_record(visit: Visit, times: Times) -> AccessRecord:
         batch_ms=times.batch,
         processing_ms=times.processing,
         send_ms=times.send,
-        bytes_in=visit.bytes_in,
-        bytes_out=visit.bytes_out,
-        client=visit.client,
         retries=visit.retries,
-        close_code=visit.close_code,
-        error=visit.error,
-        exception=visit.exception,
         batch_ids=context.batch_ids,
     )
+    batch = context.batch
+    if batch is not None:
+        others = (each for each in batch.batch_ids if each != context.request_id)
+        record.batch_mates = tuple(islice(others, MOST_MATES))
+        record.batch_span_id = batch.span_id
+    return record
 
 
-def _name_mates(record: AccessRecord, batch: RequestContext) -> None:
-    """Say who was in the batch with a request, and under which span its calls are."""
-    others = (each for each in batch.batch_ids if each != record.request_id)
-    record.batch_mates = tuple(islice(others, MOST_MATES))
-    record.batch_span_id = batch.span_id
+def _make_record(visit: Visit, times: Times) -> AccessRecord:
+    record = begin_record(visit, times)
+    record.level = "ERROR" if visit.failure is not None else ""
+    record.status = visit.status
+    record.bytes_in = visit.bytes_in
+    record.bytes_out = visit.bytes_out
+    record.client = visit.client
+    record.close_code = visit.close_code
+    record.error = visit.error
+    record.exception = visit.exception
+    return record

@@ -17,6 +17,7 @@ from serve.command.present import _replica_name
 from serve.ids import replica_actor_name
 from serve.replica import present
 from serve.replica.present import describe_present
+from serve.replica.trail import MOST_MATES
 from serve.replica.visit import Visit, under_way
 
 STATIC = {"component": "serve", "backend": "b", "replica": "b#abcdef", "node": "n", "pid": 7}
@@ -68,6 +69,15 @@ def test_a_request_in_a_batch_names_its_mates(writer: SegmentWriter) -> None:
     (record,) = describe_present("r-1", STATIC, writer)
     assert list(record["batch_mates"]) == ["r-2"]
     assert record["batch_span_id"] == joined.span_id
+
+
+def test_it_names_no_more_of_its_mates_than_the_record_at_its_end(writer: SegmentWriter) -> None:
+    visits = [visit(f"r-{n}") for n in range(MOST_MATES + 5)]
+    joined = join_contexts([each.context for each in visits])
+    assert joined is not None
+    joined.refer()
+    (record,) = describe_present("r-0", STATIC, writer)
+    assert list(record["batch_mates"]) == [f"r-{n}" for n in range(1, MOST_MATES + 1)]
 
 
 def test_what_could_not_be_written_yet_is_told(writer: SegmentWriter) -> None:
