@@ -6,6 +6,7 @@ import random
 import re
 import secrets
 import string
+from typing import NamedTuple
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9_.:-]{1,128}"
 
@@ -53,3 +54,31 @@ def replica_actor_name(controller_name: str, replica_tag: str) -> str:
 def ingress_actor_name(controller_name: str, node_id: str) -> str:
     """`<controller>:SERVE_PROXY_ACTOR-<node id>`."""
     return f"{controller_name}:SERVE_PROXY_ACTOR-{node_id}"
+
+
+class ActorName(NamedTuple):
+    """What an actor's name says: whose it is, and which replica or the ingress of which node.
+
+    Attributes:
+        controller_name: of its instance.
+        replica_tag: "": it is an ingress.
+        node_id: "": it is a replica.
+    """
+
+    controller_name: str
+    replica_tag: str = ""
+    node_id: str = ""
+
+
+_actor_name = re.compile(  # tags may hold any character, node ids hold no "#"
+    rf"(?P<controller>(?:[A-Za-z]{{6}}:)?{DETACHED_CONTROLLER}):"
+    r"(?:(?P<tag>.+#[A-Za-z]{6})|SERVE_PROXY_ACTOR-(?P<node>.+))"
+)
+
+
+def parse_actor_name(name: str) -> ActorName | None:
+    """The inverse of `replica_actor_name` and `ingress_actor_name`; None: it is neither's."""
+    match = _actor_name.fullmatch(name)
+    if match is None:
+        return None
+    return ActorName(match["controller"], match["tag"] or "", match["node"] or "")

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from observability.trail.source import Present
-from serve.ids import DETACHED_CONTROLLER, NAMESPACE
+from serve.ids import NAMESPACE, parse_actor_name
 
 ASK_S = 2.0
 """Longest wait for all of them, seconds."""
-
-_replica_name = re.compile(rf"(?:\w+:)?{DETACHED_CONTROLLER}:(?P<tag>.+#[A-Za-z]{{6}})")
-"""Names of `ids.replica_actor_name`; tags may hold any character."""
 
 
 def ask_replicas(request_id: str) -> Present:
     """What is under way of a request, at the replicas of all instances. Ray must be connected."""
     asked: dict[Any, str] = {}
     for entry in ray.util.list_named_actors(all_namespaces=True):
-        match = _replica_name.fullmatch(entry["name"])
-        if entry["namespace"] != NAMESPACE or match is None:
+        name = parse_actor_name(entry["name"])
+        if entry["namespace"] != NAMESPACE or name is None or not name.replica_tag:
             continue
         try:
             actor = ray.get_actor(entry["name"], namespace=NAMESPACE)
         except ValueError:  # it has ended since
             continue
-        asked[actor.under_way.remote(request_id)] = match["tag"]
+        asked[actor.under_way.remote(request_id)] = name.replica_tag
     done, _ = ray.wait([*asked], num_returns=len(asked), timeout=ASK_S) if asked else ([], [])
     records = []
     silent = set(asked.values())

@@ -36,7 +36,13 @@ from serve.controller.reconcile import (
     StopReplica,
 )
 from serve.controller.world import World
-from serve.ids import NAMESPACE, ingress_actor_name, make_replica_tag, replica_actor_name
+from serve.ids import (
+    NAMESPACE,
+    ingress_actor_name,
+    make_replica_tag,
+    parse_actor_name,
+    replica_actor_name,
+)
 from serve.ingress_token import make_ingress_token
 from serve.replica.spec import Failed, Ready, ReplicaSpec
 
@@ -123,23 +129,22 @@ class Executor:
 
     def adopt(self) -> list[str]:
         """Take over the actors that run already; the tags of the replicas among them."""
-        prefix = f"{self._controller_name}:"
         tags: list[str] = []
         for entry in ray.util.list_named_actors(all_namespaces=True):
-            name = entry["name"]
-            if entry["namespace"] != NAMESPACE or not name.startswith(prefix):
+            name = parse_actor_name(entry["name"])
+            if entry["namespace"] != NAMESPACE or name is None:
                 continue
-            rest = name[len(prefix) :]
+            if name.controller_name != self._controller_name:
+                continue
             try:
-                actor = ray.get_actor(name, namespace=NAMESPACE)
+                actor = ray.get_actor(entry["name"], namespace=NAMESPACE)
             except ValueError:
                 continue  # it ended since it was listed
-            if rest.startswith("SERVE_PROXY_ACTOR-"):
-                node_id = rest.removeprefix("SERVE_PROXY_ACTOR-")
-                self._adopt_ingress(node_id, actor)
+            if name.node_id:
+                self._adopt_ingress(name.node_id, actor)
             else:
-                self._adopt_replica(rest, actor)
-                tags.append(rest)
+                self._adopt_replica(name.replica_tag, actor)
+                tags.append(name.replica_tag)
         return tags
 
     async def stop_ingress(self, node_id: str) -> None:

@@ -7,11 +7,13 @@ import re
 import pytest
 
 from serve.ids import (
+    ActorName,
     ingress_actor_name,
     is_request_id,
     make_controller_name,
     make_replica_tag,
     make_request_id,
+    parse_actor_name,
     random_letters,
     replica_actor_name,
 )
@@ -50,3 +52,32 @@ def test_the_detached_controller_has_the_known_name_and_others_a_random_prefix()
 def test_actors_are_named_after_their_controller() -> None:
     assert replica_actor_name("C", "a#abcdef") == "C:a#abcdef"
     assert ingress_actor_name("C", "node1") == "C:SERVE_PROXY_ACTOR-node1"
+
+
+@pytest.mark.parametrize("controller", ["SERVE_CONTROLLER_ACTOR", "xYzabc:SERVE_CONTROLLER_ACTOR"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "model#abcDEF",
+        "my: model#1#abcDEF",
+        "SERVE_PROXY_ACTOR-model#abcDEF",
+        "SERVE_CONTROLLER_ACTOR:a#abcDEF",
+    ],
+)
+def test_a_replicas_actor_is_known_by_its_name_whatever_its_tag(controller: str, tag: str) -> None:
+    assert parse_actor_name(replica_actor_name(controller, tag)) == ActorName(
+        controller, replica_tag=tag
+    )
+
+
+@pytest.mark.parametrize("controller", ["SERVE_CONTROLLER_ACTOR", "xYzabc:SERVE_CONTROLLER_ACTOR"])
+def test_an_ingresss_actor_is_known_by_its_name(controller: str) -> None:
+    name = ingress_actor_name(controller, "0123abc")
+    assert parse_actor_name(name) == ActorName(controller, node_id="0123abc")
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVE_CONTROLLER_ACTOR", "xYzabc:SERVE_CONTROLLER_ACTOR", "a#abcdef", ""]
+)
+def test_other_actors_are_neither(name: str) -> None:
+    assert parse_actor_name(name) is None

@@ -13,8 +13,6 @@ from observability.instrument.gap import Gap
 from observability.instrument.retention import Retention
 from observability.instrument.segments import SegmentWriter
 from observability.trail.step import UNDER_WAY
-from serve.command.present import _replica_name
-from serve.ids import replica_actor_name
 from serve.replica import present
 from serve.replica.present import describe_present
 from serve.replica.trail import MOST_MATES
@@ -85,19 +83,3 @@ def test_what_could_not_be_written_yet_is_told(writer: SegmentWriter) -> None:
     (record,) = describe_present("r-1", STATIC, writer)
     assert (record["dropped"], record["replica"]) == (3, "b#abcdef")
     assert set(record) <= NAMES
-
-
-@pytest.mark.parametrize(
-    ("name", "tag"),
-    [
-        ("SERVE_CONTROLLER_ACTOR:model#abcDEF", "model#abcDEF"),
-        ("xYzabc:SERVE_CONTROLLER_ACTOR:my: model#1#abcDEF", "my: model#1#abcDEF"),
-        ("SERVE_CONTROLLER_ACTOR:SERVE_PROXY_ACTOR-0123", None),
-        ("SERVE_CONTROLLER_ACTOR", None),
-    ],
-)
-def test_replicas_are_known_by_their_actors_names(name: str, tag: str | None) -> None:
-    if tag is not None:
-        assert replica_actor_name(name.removesuffix(f":{tag}"), tag) == name
-    match = _replica_name.fullmatch(name)
-    assert (match and match["tag"]) == tag
