@@ -239,6 +239,10 @@ def fields_of(kind: Kind) -> tuple[Field, ...]:
     return tuple(field for field in FIELDS if kind in field.kinds)
 
 
+UNDER_WAY = "under_way"
+"""`kind` of what a replica tells of a step that has not ended: an access record without a status,
+and with a `stage`. It is in no segment."""
+
 ENDED_WORDS = "This replica's process ended"
 """Begin the message of the record of a replica's end: it is found by them."""
 

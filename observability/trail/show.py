@@ -7,9 +7,10 @@ from datetime import datetime
 
 import click
 
+from observability.fields import UNDER_WAY
 from observability.instrument.plain import one_line
 from observability.trail.query import Record
-from observability.trail.step import UNDER_WAY, State, Step, number, to_epoch
+from observability.trail.step import State, Step, number, to_epoch
 from observability.trail.tree import slow_steps
 
 WORTH_MS = 1.0

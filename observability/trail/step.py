@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 
 from observability.trail.query import Record
 
-UNDER_WAY = "under_way"
-"""`kind` of what a replica tells of a step that has not ended: such a record is in no segment."""
-
 
 class State(str, Enum):
     """What is known of a step."""

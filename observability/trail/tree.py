@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from observability.fields import UNDER_WAY
 from observability.trail.fate import Facts, decide, hang_attempts, leave_out_told
 from observability.trail.query import Record
-from observability.trail.step import UNDER_WAY, State, Step, Where
+from observability.trail.step import State, Step, Where
 
 SLOW_SHARE = 0.5
 """A step that has this share of the whole time to itself stands out."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from observability.fields import UNDER_WAY
 from observability.instrument.access import AccessRecord, to_ms
 from observability.instrument.clock import format_time
 from observability.instrument.context import RequestContext
@@ -17,9 +18,6 @@ from serve.call import Call
 from serve.handle.registry import calls_under_way
 from serve.replica.trail import begin_record, read_times
 from serve.replica.visit import Visit, under_way
-
-UNDER_WAY = "under_way"
-"""`kind` of such a record: an access record without a status, and with a `stage`."""
 
 Record = dict[str, Any]
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from observability.fields import NAMES
+from observability.fields import NAMES, UNDER_WAY
 from observability.instrument.context import RequestContext, join_contexts
 from observability.instrument.gap import Gap
 from observability.instrument.retention import Retention
 from observability.instrument.segments import SegmentWriter
-from observability.trail.step import UNDER_WAY
-from serve.replica import present
 from serve.replica.present import describe_present
 from serve.replica.trail import MOST_MATES
 from serve.replica.visit import Visit, under_way
@@ -42,7 +40,7 @@ def test_a_step_under_way_is_an_access_record_without_a_status(writer: SegmentWr
     (record,) = describe_present("r-1", STATIC, writer)
     assert set(record) - {"stage"} <= NAMES
     assert "status" not in record
-    assert record["kind"] == UNDER_WAY == present.UNDER_WAY
+    assert record["kind"] == UNDER_WAY
     assert (record["stage"], record["path"], record["pid"]) == ("run", "/e", 7)
 
 
