@@ -207,11 +207,9 @@ class ReplicaProtocol(HttpToolsProtocol):
         line, cycle = self._line, self.cycle
         if line is None:
             return
-        if cycle is None:  # a WebSocket's handshake
-            line.send(size)
-        elif cycle.response_complete:
+        if cycle is not None and cycle.response_complete:
             line.end(size)
-        elif cycle.response_started:
+        elif cycle is None or cycle.response_started:  # without a cycle: a WebSocket's handshake
             line.send(size)
         else:
             line.send_before(size)  # "100 Continue"
