@@ -23,7 +23,7 @@ from serve.session import segment_folder
 from tests.integration.command import tagtrail
 from tests.integration.conftest import Deploy, Instance
 from tests.integration.processes import wait_until
-from tests.integration.records import read_records, segments
+from tests.integration.records import Record, read_records, segments
 
 Told = dict[str, Any]
 HOLD_S = 120
@@ -35,6 +35,24 @@ def hold(mark: str) -> None:
     deadline = time.monotonic() + HOLD_S
     while Path(mark).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+async def until_written(words: str) -> None:
+    """Until what this process said of this request is in a segment: it ends next."""
+    request_id, pid = serve.get_request_context().request_id, os.getpid()
+
+    def is_it(record: Record) -> bool:
+        about = record.get("request_id"), record.get("pid"), record.get("message")
+        return about == (request_id, pid, words)
+
+    while not read_records(is_it, may_end_half="replica_"):
+        await asyncio.sleep(0.02)
+
+
+async def say_and_exit(words: str, code: int) -> None:
+    logging.getLogger("dying").warning(words)
+    await until_written(words)
+    os._exit(code)
 
 
 async def store(request: Any) -> str:
@@ -67,7 +85,7 @@ class Front:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
         answer = await self.handle.call(asked.get("hold"))
         if "die" in asked:
-            await asyncio.sleep(0.2)  # what was said is written by then
+            await until_written("asking")
             os.kill(os.getpid(), signal.SIGKILL)
         if "block" in asked:
             hold(asked["block"])
@@ -272,9 +290,8 @@ class Mortal:
         if mark.exists():
             return "alive"
         mark.touch()
-        logging.getLogger("mortal").warning("farewell")
-        await asyncio.sleep(0.2)  # it is written by then
-        os._exit(3)
+        await say_and_exit("farewell", 3)
+        return "it did not exit"
 
 
 def test_a_request_that_another_replica_answered_shows_its_first_attempt(
@@ -312,9 +329,7 @@ def test_a_call_that_its_replica_did_not_survive_shows_how_that_ended(
 
 
 async def dies(request: Any) -> None:
-    logging.getLogger("dies").warning("last words")
-    await asyncio.sleep(0.2)  # they are written by then
-    os._exit(7)
+    await say_and_exit("last words", 7)
 
 
 # dropped
