@@ -1,4 +1,4 @@
-"""The command `tagtrail`: in this process, or as typed.
+"""The command `tagtrail`: in this process, or as typed; and what else a reader types.
 
 A process of its own imports Ray and connects, which takes 3 to 4 s. So each verb is typed once, and
 what it does otherwise is asked of it in this process, which is connected already.
@@ -39,6 +39,20 @@ def typed_tagtrail(
         timeout=timeout_s,
         env=script_env({"COLUMNS": str(columns)}),
         cwd=ROOT,
+        check=False,
+    )
+
+
+def type_in(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a line of a page as its reader types it, in the project's folder; it has 180 s."""
+    return subprocess.run(
+        ["bash", "-c", command],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
         check=False,
     )
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import free_port
 from tests.integration.clusters import head_node, user_environment
+from tests.integration.command import type_in
 from tests.integration.processes import ROOT
 
 PAGE = (ROOT / "docs" / "following.md").read_text()
@@ -73,20 +74,6 @@ def shell() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def type_in(command: str, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        ["bash", "-c", command],
-        env=environment,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    return done.stdout
-
-
 @contextlib.contextmanager
 def in_background(command: str, environment: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(
@@ -118,7 +105,7 @@ def test_every_line_that_a_command_prints_is_the_pages(shell: dict[str, str]) ->
             # A request under way goes on meanwhile, and the last lines are on their way.
             is_asked_again = here.startswith("tagtrail trace")
             deadline = time.monotonic() + SHOWN_S
-            while same(shown := type_in(here, shell)) != same(printed):
+            while same(shown := type_in(here, shell).stdout) != same(printed):
                 if not is_asked_again or time.monotonic() > deadline:
                     assert same(shown) == same(printed), f"{command}\n{shown}"
                 time.sleep(0.5)

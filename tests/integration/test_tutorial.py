@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from observability.stack.records import (
 from observability.stack.services import default_ports
 from tests.conftest import free_port
 from tests.integration.clusters import head_node, user_environment
+from tests.integration.command import type_in
 from tests.integration.processes import ROOT
 from tests.integration.programs import require
 
@@ -86,16 +86,7 @@ class Reader:
 
     def type(self, command: str) -> str:
         """What the command, on this machine's ports, prints; AssertionError when it fails."""
-        done = subprocess.run(
-            ["bash", "-c", self._of_this_machine(command)],
-            env=self.environment,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        done = type_in(self._of_this_machine(command), self.environment)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
