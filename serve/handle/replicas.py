@@ -72,6 +72,11 @@ class Replicas:
         """Calls that wait for a free replica."""
         return len(self._queue)
 
+    @property
+    def settling(self) -> int:
+        """Lost connections whose calls nobody tells of yet: whether the replica lives is asked."""
+        return len(self._settling)
+
     def calls_under_way(self) -> list[PendingCall]:
         """The calls that no replica has answered. From any thread."""
         waiting = [(call, "") for call in list(self._queue)]

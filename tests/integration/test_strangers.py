@@ -65,7 +65,7 @@ def head(path: str, *headers: str, method: str = "POST") -> bytes:
 
 
 def address_of(name: str) -> ReplicaAddress:
-    status = serve.api._get_client().status()
+    status = serve.connect().status()
     (view,) = [r for r in status.observed.replicas.values() if r.backend_tag == name]
     assert view.address is not None
     return view.address

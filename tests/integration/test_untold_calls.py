@@ -392,7 +392,7 @@ async def test_of_a_lost_connection_a_replica_that_lives_tells_itself(
         await running
     await until(lambda: len(station.ended) == 2)
     station.relay.down.is_open.set()
-    await until(lambda: not station.replicas._settling)
+    await until(lambda: station.replicas.settling == 0)
     assert told == []
 
 

@@ -1,7 +1,8 @@
-"""The handler: what it takes, what it makes of it, and what it does not do. Without a network."""
+"""The handler: what it takes, what it makes of it, and what it does not do."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -9,13 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from observability.instrument.context import RequestContext, request_context
 from observability.instrument.origin import set_origin
 from observability.loki.push import PushHandler
 from observability.loki.sender import THREAD_NAME
+from tests.integration.loki_api import TENANT, LokiApi, run_loki_api
 
 ORIGIN = {"component": "serve", "backend": "b", "replica": "b#1", "node": "10.0.0.1", "pid": 7}
 
@@ -34,12 +35,15 @@ Make = Callable[..., tuple[PushHandler, logging.Logger]]
 
 @pytest.fixture
 def make(silent: socket.socket) -> Iterator[Make]:
-    """Makes a handler with a logger of its own, which passes nothing on."""
+    """Makes a handler with a logger of its own, which passes nothing on.
+
+    It pushes to who never answers, unless another address is given.
+    """
     handlers: list[PushHandler] = []
 
-    def make_one(**options: Any) -> tuple[PushHandler, logging.Logger]:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        handler = PushHandler(url, **{"close_s": 0.01, "timeout_s": 60.0, **options})
+    def make_one(url: str = "", **options: Any) -> tuple[PushHandler, logging.Logger]:
+        nobody = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        handler = PushHandler(url or nobody, **{"close_s": 0.01, "timeout_s": 60.0, **options})
         handlers.append(handler)
         logger = logging.Logger(f"pushed {len(handlers)}", logging.DEBUG)
         logger.addHandler(handler)
@@ -54,9 +58,23 @@ def make(silent: socket.socket) -> Iterator[Make]:
             thread.join(20)
 
 
-def lines(handler: PushHandler) -> list[dict[str, Any]]:
-    """What waits, decoded."""
-    return [msgspec.json.decode(line) for line in handler._backlog.take(10_000, 1 << 30)]
+@pytest.fixture
+def loki() -> Iterator[LokiApi]:
+    with run_loki_api() as api:
+        yield api
+
+
+def pushed(loki: LokiApi, handler: PushHandler) -> list[dict[str, Any]]:
+    """What the handler was told, as it came to the Loki."""
+    handler.flush(20)
+    assert (handler.waiting, handler.dropped) == (0, {})
+    return received(loki)
+
+
+def received(loki: LokiApi) -> list[dict[str, Any]]:
+    """What came to it so far, in the order of coming."""
+    streams = loki.entries.get(TENANT, {}).values()
+    return [json.loads(line) for entries in streams for _, line in entries]
 
 
 def test_logging_does_not_wait_for_a_server_that_never_answers(make: Make) -> None:
@@ -104,9 +122,9 @@ def test_a_closed_handler_starts_no_thread(make: Make) -> None:
 
 
 def test_a_line_is_the_record_that_the_segments_have(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, loki: LokiApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler, logger = make()
+    handler, logger = make(loki.url)
     set_origin({**ORIGIN, "team": "search"})
     token = request_context.set(RequestContext("r-1", "e", "/e", trace_id="t" * 32))
     try:
@@ -115,7 +133,7 @@ def test_a_line_is_the_record_that_the_segments_have(
         request_context.reset(token)
         set_origin({})
 
-    (record,) = lines(handler)
+    (record,) = pushed(loki, handler)
     assert record.pop("time").endswith("Z")
     assert record.pop("line") > 0
     assert record == {
@@ -126,31 +144,34 @@ def test_a_line_is_the_record_that_the_segments_have(
     }
 
 
-def test_outside_of_tagtrail_a_line_tells_the_process(make: Make) -> None:
-    handler, logger = make()
+def test_outside_of_tagtrail_a_line_tells_the_process(make: Make, loki: LokiApi) -> None:
+    handler, logger = make(loki.url)
     logger.info("alone")
-    (record,) = lines(handler)
+    (record,) = pushed(loki, handler)
     assert record["pid"] == os.getpid()
     assert not {"component", "backend", "replica"} & set(record)
 
 
-def test_times_rise_strictly(make: Make) -> None:
-    handler, logger = make()
+def test_times_rise_strictly(make: Make, loki: LokiApi) -> None:
+    handler, logger = make(loki.url)
     for _ in range(500):
         logger.info("x")
-    times = [record["time"] for record in lines(handler)]
+    times = [record["time"] for record in pushed(loki, handler)]
+    assert len(times) == 500
     assert times == sorted(set(times))
 
 
-def test_what_can_not_be_told_is_told_otherwise_and_raises_nothing(make: Make) -> None:
+def test_what_can_not_be_told_is_told_otherwise_and_raises_nothing(
+    make: Make, loki: LokiApi
+) -> None:
     class Odd:
         def __repr__(self) -> str:
             raise RuntimeError("odd")
 
-    handler, logger = make()
+    handler, logger = make(loki.url)
     logger.info("%d", "no number")
     logger.info(Odd())
-    assert len(lines(handler)) == 2
+    assert len(pushed(loki, handler)) == 2
 
 
 def test_a_record_that_makes_no_line_is_counted(
@@ -166,14 +187,14 @@ def test_a_record_that_makes_no_line_is_counted(
     assert handler.dropped == {"failed": 1}
 
 
-def test_a_filter_and_the_level_decide_as_usual(make: Make) -> None:
-    handler, logger = make()
+def test_a_filter_and_the_level_decide_as_usual(make: Make, loki: LokiApi) -> None:
+    handler, logger = make(loki.url)
     handler.setLevel(logging.WARNING)
     handler.addFilter(lambda record: "secret" not in record.getMessage())
     logger.info("too quiet")
     logger.warning("a secret")
     logger.warning("well")
-    assert [record["message"] for record in lines(handler)] == ["well"]
+    assert [record["message"] for record in pushed(loki, handler)] == ["well"]
 
 
 def test_what_the_senders_themselves_say_is_not_sent(make: Make) -> None:
@@ -215,21 +236,19 @@ def test_logging_goes_on_while_logging_itself_shuts_down(make: Make) -> None:
     assert handler.waiting == 1
 
 
-def test_a_child_of_a_fork_sends_nothing_of_its_parents(make: Make) -> None:
-    handler, logger = make()
+def test_a_child_of_a_fork_sends_nothing_of_its_parents(make: Make, loki: LokiApi) -> None:
+    handler, logger = make(loki.url, flush_s=60.0)
     logger.info("parent's")
-    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        logger.info("child's")
-        found = [record["message"] for record in lines(handler)]
-        os.write(writer, f"{found} {handler._sender is not None}".encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        assert pipe.read() == '["child\'s"] True'
-    assert [record["message"] for record in lines(handler)] == ["parent's"]
+        try:
+            logger.info("child's")
+            handler.flush(20)
+        finally:
+            os._exit(handler.waiting)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert [record["message"] for record in received(loki)] == ["child's"]
+    assert [record["message"] for record in pushed(loki, handler)] == ["child's", "parent's"]
 
 
 # What is refused when it is made.
